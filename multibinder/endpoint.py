@@ -1,0 +1,448 @@
+"""What can be bound, as a value, and the socket behind it.
+
+Responsible for parsing an endpoint out of every spelling, for its one printed form, for opening its
+listening socket and for reading an endpoint back off a socket. It knows nothing of who wants it, nor
+of how it travels. Sources: ip(7), ipv6(7), tcp(7), unix(7), listen(2); for `haproxy_address` HAProxy's
+configuration manual, section 5.1.
+"""
+
+import grp
+import os
+import pwd
+import socket
+import stat
+import struct
+
+from multibinder.errors import BindError, EndpointError, reason_of
+
+UNIX_PATH_MAX = 107             # unix(7): sun_path has 108 bytes, the last of them for the NUL
+INTERFACE_NAME_MAX = 15         # netdevice(7): IFNAMSIZ with its NUL is 16
+
+# Numbers that the oldest Python lacks, from the kernel's uapi headers; the same on every architecture.
+IP_FREEBIND = 15
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
+SO_BINDTODEVICE = getattr(socket, 'SO_BINDTODEVICE', 25)
+SO_DOMAIN = getattr(socket, 'SO_DOMAIN', 39)
+
+TCP_OPTIONS = ('backlog', 'v6only', 'freebind', 'transparent', 'interface')
+UNIX_OPTIONS = ('backlog', 'mode', 'user', 'group')
+MAPPED_PREFIX = b'\0' * 10 + b'\xff\xff'
+ANY = ('0.0.0.0', '::')
+
+
+class Endpoint(object):
+    """An address with the options that were asked for. Equal and hashed by its identity, which is what
+    the kernel lets only one listener have: kind, address, port and interface.
+
+    `kind` is 'tcp' or 'unix'; `address` the canonical text (a path, or '@name' for an abstract name, of
+    a UNIX endpoint); `port` 1 to 65535, None for unix; `options` a dict of those that were asked for.
+    `name`, also `str()`, is the printed form: the key in logs, errors and `list`.
+    """
+
+    __slots__ = ('kind', 'address', 'port', 'options', 'name')
+
+    def __init__(self, kind, address, port, options):
+        self.kind = kind
+        self.address = address
+        self.port = port
+        self.options = options
+        if kind == 'tcp':
+            shown = '[{}]:{}' if ':' in address else '{}:{}'
+            self.name = 'tcp ' + shown.format(address, port)
+            if 'interface' in options:
+                self.name += ' interface=' + options['interface']
+        else:
+            self.name = 'unix ' + address
+
+    @classmethod
+    def tcp(cls, address, port, **options):
+        """Return the endpoint of a TCP listener.
+
+        `address` is numeric, or '*' or '' (any IPv4 address) or 'localhost' (127.0.0.1): the binder
+        resolves no names, since that would make everyone wait. `port` is 1 to 65535, also as text.
+        Options, None for each means not asked for: `backlog` (1 or more), `v6only`, `freebind`,
+        `transparent` (bool), `interface` (name of a device). Raises EndpointError.
+        """
+        return cls('tcp', _canonical_address(address), _port(port), _options('tcp', TCP_OPTIONS, options))
+
+    @classmethod
+    def unix(cls, path, **options):
+        """Return the endpoint of a UNIX stream listener.
+
+        `path` is absolute and at most 107 bytes, or '@name' for the abstract namespace (the bytes of the
+        name and nothing behind them). Options: `backlog` (1 or more), `mode` (int or octal text),
+        `user`, `group` (names). Raises EndpointError.
+        """
+        if not isinstance(path, str) or not path:
+            raise EndpointError('a UNIX endpoint needs a path, not {!r}'.format(path))
+        if '\0' in path or '\n' in path:
+            raise EndpointError('path {!r} has a byte that no path here may have'.format(path))
+        if path.startswith('@'):
+            if path == '@':
+                raise EndpointError("'@' names nothing: an abstract name needs at least one character")
+        elif not path.startswith('/'):
+            raise EndpointError('path {!r} is not absolute'.format(path))
+        else:
+            path = os.path.normpath(path).replace('//', '/')
+        size = len(os.fsencode(path))
+        if size > UNIX_PATH_MAX:
+            raise EndpointError('path {!r} has {} bytes, at most {} fit into a socket address'.format(
+                path, size, UNIX_PATH_MAX))
+        return cls('unix', path, None, _options('unix', UNIX_OPTIONS, options))
+
+    @classmethod
+    def from_params(cls, params):
+        """Return the endpoint that one object of a request's `params` names: {"address", "port", …} or
+        {"path", …}. Raises EndpointError."""
+        if not isinstance(params, dict):
+            raise EndpointError('an endpoint is an object with address and port, or with path, not {!r}'.format(params))
+        rest = dict(params)
+        if 'path' in rest:
+            return cls.unix(rest.pop('path'), **rest)
+        if 'port' not in rest:
+            raise EndpointError('an endpoint needs address and port, or path; this one has {}'.format(
+                ', '.join(sorted(rest)) or 'nothing'))
+        return cls.tcp(rest.pop('address', ''), rest.pop('port'), **rest)
+
+    @classmethod
+    def parse(cls, text):
+        """Return the endpoint that a person's text names: the printed form, or address:port, or a path.
+        Raises EndpointError."""
+        words = text.split()
+        if len(words) > 1 and words[0] in ('tcp', 'unix'):
+            kind, words = words[0], words[1:]
+        else:
+            kind = 'unix' if words and words[0][0] in '/@' else 'tcp'
+        if kind == 'unix':
+            return cls.unix(text.strip()[len('unix'):].strip() if text.startswith('unix ') else text.strip())
+        address, colon, port = words[0].rpartition(':') if words else ('', '', '')
+        if not colon:
+            raise EndpointError('{!r} is no endpoint: write ADDRESS:PORT, [ADDRESS]:PORT or /PATH'.format(text))
+        options = {}
+        for word in words[1:]:
+            key, _, value = word.partition('=')
+            options[key] = value
+        return cls.tcp(address.strip('[]'), port, **options)
+
+    def to_params(self):
+        """Return the wire form (a new dict), which `from_params` reads."""
+        params = dict(self.options)
+        if self.kind == 'unix':
+            params['path'] = self.address
+        else:
+            params['address'] = self.address
+            params['port'] = self.port
+        return params
+
+    def haproxy_address(self):
+        """Return what stands for this endpoint on a `bind` line when haproxy is to bind it itself: the
+        address, and the options as keywords of that line."""
+        if self.kind == 'unix':
+            words = ['abns@' + self.address[1:] if self.address[0] == '@' else 'unix@' + self.address]
+        else:
+            words = [self.name.split()[1]]
+        options = self.options
+        for keyword in ('backlog', 'interface', 'user', 'group'):
+            if keyword in options:
+                words.append('{} {}'.format(keyword, options[keyword]))
+        if 'mode' in options:
+            words.append('mode {:o}'.format(options['mode']))
+        if 'v6only' in options:
+            words.append('v6only' if options['v6only'] else 'v4v6')
+        # haproxy's `transparent` sets IP_FREEBIND as well where the kernel has both.
+        if options.get('transparent') or options.get('freebind'):
+            words.append('transparent')
+        return ' '.join(words)
+
+    def differences(self, asked):
+        """Say in which options that `asked` (an Endpoint of the same identity) names this one differs:
+        a list of str, empty when both can share a listener. The backlog never stands between them."""
+        found = []
+        for option, value in sorted(asked.options.items()):
+            if option == 'backlog' or (option == 'v6only' and self.address != '::'):
+                continue    # for any other IPv6 address the kernel itself sets IPV6_V6ONLY
+            held = self.options.get(option, None if option in ('mode', 'user', 'group') else False)
+            if held != value:
+                found.append('{} is {}, asked for {}'.format(option, _shown(option, held), _shown(option, value)))
+        return found
+
+    def sockaddr(self):
+        """Return the address as socket.bind and socket.connect take it."""
+        if self.kind == 'unix':
+            return '\0' + self.address[1:] if self.address[0] == '@' else self.address
+        if ':' in self.address:
+            host, percent, scope = self.address.partition('%')
+            return (host, self.port, 0, socket.if_nametoindex(scope) if percent else 0)
+        return (self.address, self.port)
+
+    def family(self):
+        """Return the address family: AF_INET, AF_INET6 or AF_UNIX."""
+        if self.kind == 'unix':
+            return socket.AF_UNIX
+        return socket.AF_INET6 if ':' in self.address else socket.AF_INET
+
+    def _identity(self):
+        return (self.kind, self.address, self.port, self.options.get('interface'))
+
+    def __eq__(self, other):
+        return isinstance(other, Endpoint) and self._identity() == other._identity()
+
+    def __ne__(self, other):
+        return not self == other
+
+    def __hash__(self):
+        return hash(self.name)
+
+    def __str__(self):
+        return self.name
+
+    def __repr__(self):
+        return 'Endpoint({!r}, {!r})'.format(self.name, self.options)
+
+    def __reduce__(self):
+        return (Endpoint, (self.kind, self.address, self.port, self.options))
+
+
+def open_listener(endpoint):
+    """Bind and listen. Returns a socket.socket, close-on-exec, that the caller owns; raises BindError.
+
+    SO_REUSEADDR and never SO_REUSEPORT: a second socket on the address would take a share of the
+    connections and let them hang, so a foreign bind has to fail.
+    """
+    sock = None
+    try:
+        sock = socket.socket(endpoint.family(), socket.SOCK_STREAM)
+        if endpoint.kind == 'unix':
+            _bind_unix(sock, endpoint)
+        else:
+            _bind_tcp(sock, endpoint)
+        sock.listen(endpoint.options.get('backlog') or somaxconn())
+        return sock
+    except (OSError, BindError, KeyError) as error:
+        if sock is not None:
+            sock.close()
+        if isinstance(error, BindError):
+            raise
+        reason = reason_of(error) if isinstance(error, OSError) else 'no such user or group: {}'.format(error)
+        raise BindError('cannot bind {}: {}'.format(endpoint, reason)) from None
+
+
+def read_back(fileno):
+    """Return the Endpoint of the listening stream socket behind a descriptor (int, borrowed), with the
+    options that the kernel tells. Raises EndpointError when it is none."""
+    probe = None
+    try:
+        probe = socket.socket(fileno=os.dup(fileno))
+        domain = probe.getsockopt(socket.SOL_SOCKET, SO_DOMAIN)
+        kind = probe.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        if kind != socket.SOCK_STREAM or domain not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            raise EndpointError('descriptor {} is no TCP or UNIX stream socket'.format(fileno))
+        if probe.family != domain:      # Python 3.5 takes every descriptor for AF_INET
+            probe = socket.socket(domain, kind, 0, probe.detach())
+        name = probe.getsockname()
+        if domain == socket.AF_UNIX:
+            name = os.fsdecode(name) if isinstance(name, bytes) else name
+            return Endpoint.unix('@' + name[1:] if name.startswith('\0') else name)
+        options = {}
+        level = socket.IPPROTO_IP
+        transparent = (level, IP_TRANSPARENT)
+        if domain == socket.AF_INET6:
+            transparent = (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
+            if name[0] == '::':
+                options['v6only'] = bool(probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+        options['freebind'] = bool(probe.getsockopt(level, IP_FREEBIND)) or None
+        options['transparent'] = bool(probe.getsockopt(*transparent)) or None
+        device = probe.getsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, INTERFACE_NAME_MAX + 1)
+        options['interface'] = device.split(b'\0')[0].decode('ascii', 'replace') or None
+        address = name[0]
+        if domain == socket.AF_INET6 and len(name) > 3 and name[3] and '%' not in address:
+            address += '%' + socket.if_indextoname(name[3])
+        return Endpoint.tcp(address, name[1], **options)
+    except OSError as error:
+        raise EndpointError('cannot read the address of descriptor {}: {}'.format(fileno, reason_of(error))) from None
+    finally:
+        if probe is not None:
+            probe.close()
+
+
+def is_listening(sock):
+    """Tell whether a socket is in LISTEN (SO_ACCEPTCONN): somebody who shares it may have shut it down."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def queue_of(sock):
+    """Return (waiting, limit) of a TCP listener's accept queue, in connections, or (None, None).
+
+    For a socket in LISTEN the kernel puts them into tcpi_unacked and tcpi_sacked of TCP_INFO.
+    """
+    if sock.family == socket.AF_UNIX:
+        return None, None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        return struct.unpack_from('II', info, 24)
+    except (OSError, struct.error):
+        return None, None
+
+
+def somaxconn():
+    """Return the kernel's limit for a backlog (net.core.somaxconn), in connections."""
+    try:
+        with open('/proc/sys/net/core/somaxconn') as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return socket.SOMAXCONN
+
+
+def _bind_tcp(sock, endpoint):
+    options = endpoint.options
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6 and options.get('v6only') is not None:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(options['v6only']))
+    if options.get('freebind'):
+        sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+    if options.get('transparent'):
+        level, option = (socket.IPPROTO_IP, IP_TRANSPARENT)
+        if sock.family == socket.AF_INET6:
+            level, option = (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
+        sock.setsockopt(level, option, 1)
+    if 'interface' in options:
+        sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, os.fsencode(options['interface']) + b'\0')
+    sock.bind(endpoint.sockaddr())
+
+
+def _bind_unix(sock, endpoint):
+    if endpoint.address[0] != '@':
+        remove_stale_socket(endpoint.address, 'cannot bind {}'.format(endpoint))
+    options = endpoint.options
+    # Nobody can connect before listen(), so mode and owner are in force before the first client is.
+    umask = os.umask(0o177)
+    try:
+        sock.bind(endpoint.sockaddr())
+    finally:
+        os.umask(umask)
+    if endpoint.address[0] == '@':
+        return
+    try:
+        if 'user' in options or 'group' in options:
+            os.chown(endpoint.address,
+                     pwd.getpwnam(options['user']).pw_uid if 'user' in options else -1,
+                     grp.getgrnam(options['group']).gr_gid if 'group' in options else -1)
+        os.chmod(endpoint.address, options.get('mode', 0o600))
+    except (OSError, KeyError):
+        os.unlink(endpoint.address)
+        raise
+
+
+def remove_stale_socket(path, attempt):
+    """Remove the socket file that a dead process left at `path`. Raises BindError (its sentence begins
+    with `attempt`) when somebody listens there, or when what is there is no socket."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise BindError('{}: a file that is no socket is in the way'.format(attempt))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass    # its queue is full, so there is one
+    raise BindError('{}: Address already in use'.format(attempt))
+
+
+def _canonical_address(address):
+    if not isinstance(address, str):
+        raise EndpointError('address {!r} is no text'.format(address))
+    if address in ('', '*'):
+        return '0.0.0.0'
+    if address == 'localhost':
+        return '127.0.0.1'
+    if address[0] == '[' and address[-1] == ']':
+        address = address[1:-1]
+    host, percent, scope = address.partition('%')
+    try:
+        if ':' in host:
+            packed = socket.inet_pton(socket.AF_INET6, host)
+            if packed.startswith(MAPPED_PREFIX):    # the same listener as the IPv4 address
+                return socket.inet_ntop(socket.AF_INET, packed[12:])
+            return socket.inet_ntop(socket.AF_INET6, packed) + (percent + _interface(scope) if percent else '')
+        if not percent:
+            return socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, host))
+    except (OSError, ValueError):
+        pass
+    raise EndpointError('address {!r} is no IPv4 or IPv6 address (host names are not resolved here)'.format(address))
+
+
+def _port(port):
+    if isinstance(port, str) and port.isdigit() and len(port) <= 5:
+        port = int(port)
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+        raise EndpointError('port {!r} is no number from 1 to 65535'.format(port))
+    if port == 0:
+        raise EndpointError('port 0 means any free one, under which a later bind could not find the listener again')
+    return port
+
+
+def _options(kind, known, asked):
+    options = {}
+    for option, value in asked.items():
+        if option not in known:
+            raise EndpointError('unknown option {!r}: a {} endpoint takes {}'.format(option, kind, ', '.join(known)))
+        if value is not None:
+            options[option] = _CHECKS[option](option, value)
+    return options
+
+
+def _check_bool(option, value):
+    if not isinstance(value, bool):
+        raise EndpointError('option {} is true or false, not {!r}'.format(option, value))
+    return value
+
+
+def _check_backlog(option, value):
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 0x7fffffff:
+        raise EndpointError('option {} is a number of connections from 1 on, not {!r}'.format(option, value))
+    return value
+
+
+def _check_mode(option, value):
+    try:
+        mode = int(value, 8) if isinstance(value, str) else value
+    except ValueError:
+        mode = None
+    if not isinstance(mode, int) or isinstance(mode, bool) or not 0 <= mode <= 0o777:
+        raise EndpointError("option {} is a file mode such as '0660', not {!r}".format(option, value))
+    return mode
+
+
+def _check_name(option, value):
+    if not isinstance(value, str) or not value or any(sign in value for sign in ' /:\0\n'):
+        raise EndpointError('option {} is a name, not {!r}'.format(option, value))
+    return value
+
+
+def _interface(value, option='interface'):
+    if _check_name(option, value) and len(os.fsencode(value)) > INTERFACE_NAME_MAX:
+        raise EndpointError('interface {!r} is longer than {} bytes'.format(value, INTERFACE_NAME_MAX))
+    return value
+
+
+def _shown(option, value):
+    return '{:04o}'.format(value) if option == 'mode' and value is not None else str(value).lower()
+
+
+_CHECKS = {
+    'backlog': _check_backlog,
+    'v6only': _check_bool,
+    'freebind': _check_bool,
+    'transparent': _check_bool,
+    'interface': lambda option, value: _interface(value),
+    'mode': _check_mode,
+    'user': _check_name,
+    'group': _check_name,
+}
