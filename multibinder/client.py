@@ -184,7 +184,7 @@ class Client(object):
             self._sock.sendall(data[sent:])
 
     def _receive(self):
-        splitter = wire.Splitter()
+        splitter = wire.Splitter(wire.MAX_REPLY)
         received = []
         try:
             while True:

@@ -76,8 +76,8 @@ class Endpoint(object):
         """
         if not isinstance(path, str) or not path:
             raise EndpointError('a UNIX endpoint needs a path, not {!r}'.format(path))
-        if '\0' in path or '\n' in path:
-            raise EndpointError('path {!r} has a byte that no path here may have'.format(path))
+        if not _plain(path):
+            raise EndpointError('path {!a} has a sign that cannot be printed'.format(path))
         if path.startswith('@'):
             if path == '@':
                 raise EndpointError("'@' names nothing: an abstract name needs at least one character")
@@ -226,6 +226,24 @@ def open_listener(endpoint):
             raise
         reason = reason_of(error) if isinstance(error, OSError) else 'no such user or group: {}'.format(error)
         raise BindError('cannot bind {}: {}'.format(endpoint, reason)) from None
+
+
+def close_listener(endpoint, sock):
+    """Take a listening socket out of LISTEN for everybody, close it and remove its socket file.
+
+    It is shut down first: a process that still has a copy, such as a haproxy that finishes its
+    connections, would otherwise keep clients waiting in a queue that nobody serves.
+    """
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass    # somebody else has shut it down already
+    sock.close()
+    if endpoint.kind == 'unix' and endpoint.address[0] != '@':
+        try:
+            remove_stale_socket(endpoint.address, '')
+        except (OSError, BindError):
+            pass    # another one stands at that path by now, and it is not ours
 
 
 def read_back(fileno):
@@ -421,9 +439,15 @@ def _check_mode(option, value):
 
 
 def _check_name(option, value):
-    if not isinstance(value, str) or not value or any(sign in value for sign in ' /:\0\n'):
+    if not isinstance(value, str) or not value or not _plain(value) or any(sign in value for sign in ' /:'):
         raise EndpointError('option {} is a name, not {!r}'.format(option, value))
     return value
+
+
+def _plain(text):
+    """Tell whether a text can stand in a log line and in a socket address: no control characters, and
+    no half of a surrogate pair but those by which Python shows bytes that are no UTF-8."""
+    return all(sign.isprintable() or '\udc80' <= sign <= '\udcff' for sign in text)
 
 
 def _interface(value, option='interface'):

@@ -6,7 +6,8 @@ object stands for a connection; it is only compared.
 """
 
 import os
-import socket
+
+from multibinder.endpoint import close_listener
 
 
 class Listener(object):
@@ -133,19 +134,11 @@ class Inventory(object):
         return min(self._idle.values()) + self.linger if self._idle else None
 
     def drop(self, listener):
-        """Stop holding an unclaimed listener and take it out of LISTEN.
-
-        Its socket is shut down first: a process that still has a copy, such as a generation that drains,
-        would otherwise keep clients waiting in a queue that nobody serves.
-        """
+        """Stop holding a listener that nobody claims: see `endpoint.close_listener`."""
         assert not listener.claimed, listener.endpoint
         del self._listeners[listener.endpoint.name]
         self._idle.pop(listener, None)
-        try:
-            listener.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass    # somebody else has shut it down already
-        listener.sock.close()
+        close_listener(listener.endpoint, listener.sock)
 
     def _busy(self, listener):
         listener.idle_since = None

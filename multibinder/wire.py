@@ -14,6 +14,7 @@ import socket
 from multibinder.errors import WIRE_PARSE_ERROR, ProtocolError
 
 MAX_REQUEST = 256 * 1024        # bytes; 252 endpoints with every option stay below a quarter of it
+MAX_REPLY = 64 * 1024 * 1024    # bytes; `list` of 5,000 listeners is about two of them
 MAX_FDS = 252                   # in a message; the kernel's SCM_MAX_FD is 253
 MAX_DEPTH = 16                  # of brackets; no request needs more than four
 GEM_READ = 256                  # bytes that the Go client reads of a reply, in one read
@@ -44,9 +45,12 @@ _encode = json.JSONEncoder(separators=(',', ':')).encode
 
 
 class Splitter(object):
-    """Cuts a byte stream into the JSON objects that it is made of. Holds at most MAX_REQUEST bytes."""
+    """Cuts a byte stream into the JSON objects that it is made of. Holds at most `limit` bytes."""
 
-    def __init__(self):
+    __slots__ = ('_limit', '_buffer', '_scanned', '_closers', '_in_string')
+
+    def __init__(self, limit=MAX_REQUEST):
+        self._limit = limit
         self._buffer = bytearray()
         self._scanned = 0           # bytes of the buffer that are known to hold no end of an object
         self._closers = bytearray()    # the brackets that are open at that place
@@ -75,8 +79,8 @@ class Splitter(object):
             if end is None:
                 break
             messages.append(self._take(end))
-        if len(self._buffer) > MAX_REQUEST:
-            raise ProtocolError('a request is longer than {} bytes'.format(MAX_REQUEST))
+        if len(self._buffer) > self._limit:
+            raise ProtocolError('a request is longer than {} bytes'.format(self._limit))
         return messages
 
     def _find_end(self):
