@@ -1,0 +1,70 @@
+"""Templates: the text of a template in, the text for haproxy out.
+
+Responsible for the one entrance, `render`, and for what it gives back, `Rendering`. A template whose
+name ends in .erb or .mb is ERB, every other one is Mako. Pure: no socket is touched and no file is
+written; the descriptor numbers in the text are a promise that whoever launches haproxy has to keep.
+The trailing comment of a rendered config is not this package's.
+"""
+
+import os
+
+from multibinder.errors import TemplateError
+from multibinder.template.scope import Scope
+from multibinder.template.sink import Sink
+from multibinder.template.source import FIRST_FD, Reader, bare_name
+
+ERB_ENDINGS = ('.erb', '.mb')
+
+__all__ = ['FIRST_FD', 'Rendering', 'render']
+
+
+class Rendering(object):
+    """A rendered template: plain data, which passes through pickle.
+
+    `text` (str; bytes that are not UTF-8 are surrogate escapes), `endpoints` (list of Endpoint: the i-th
+    stands in the text as 'fd@N' with N = FIRST_FD + i), `lines` (list: for each line of the text, from
+    index 0, the (path, line number) of the template it came from, or None), `warnings` (list of str).
+    """
+
+    __slots__ = ('text', 'endpoints', 'lines', 'warnings')
+
+    def __init__(self, text, endpoints, lines, warnings):
+        self.text = text
+        self.endpoints = endpoints
+        self.lines = lines
+        self.warnings = warnings
+
+    def __reduce__(self):
+        return (Rendering, (self.text, self.endpoints, self.lines, self.warnings))
+
+
+def render(path, instance=None, env=None, strict=False, clear=False, deadline=None):
+    """Render the template at `path` (str) and return a Rendering. Raises TemplateError, nothing else.
+
+    `instance` is the name of the instance (taken from the file's name when None) and `env` the
+    environment that the template sees (a mapping of str, os.environ when None). With `strict` a
+    ${name} that neither the template nor the environment knows is an error and not a warning. With
+    `clear` haproxy's own spelling of each address stands in place of fd@N. `deadline` (seconds, None
+    for none) bounds the whole; it uses SIGALRM and so works in the main thread only.
+
+    Each call of bind_tcp or bind_unix takes a new descriptor number, for the same endpoint too.
+    """
+    if deadline is not None:
+        from multibinder.template.deadline import limited
+        return limited(deadline, path, lambda: render(path, instance, env, strict, clear))
+    path = os.path.abspath(path)
+    reader = Reader()
+    scope = Scope(bare_name(path) if instance is None else instance,
+                  os.environ if env is None else env, clear)
+    scope.load_values(path, reader)
+    sink = Sink()
+    if path.endswith(ERB_ENDINGS):
+        from multibinder.erb import render_erb as engine
+    else:
+        from multibinder.template.mako_engine import render_mako as engine
+    warnings = engine(path, reader, scope, sink, strict)
+    text, lines = sink.finish()
+    for index, line, path_and_line in scope.unused(text, lines):
+        warnings.append('{}: {} is claimed, but haproxy will not see it: {}'.format(
+            path_and_line, scope.endpoints[index], line))
+    return Rendering(text, scope.endpoints, lines, warnings)

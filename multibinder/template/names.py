@@ -1,0 +1,86 @@
+"""Which names a piece of Python binds and which it needs: decides what ${name} means."""
+
+import ast
+import builtins
+import re
+
+ANY = '*'       # stands in a set of names for those of a namespace that is imported as a whole
+_WORD = re.compile(r'[A-Za-z_]\w*')
+
+
+def parses(code):
+    """Tell whether a text is Python statements."""
+    try:
+        ast.parse(code)
+        return True
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def missing(code, is_defined):
+    """Return the sorted names that an expression needs and nothing defines; None if it is none."""
+    try:
+        tree = ast.parse('(' + code.strip() + '\n)', mode='eval')
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    bound = set()
+    loaded = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (loaded if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+    return sorted(name for name in loaded - bound if not is_defined(name) and not hasattr(builtins, name))
+
+
+def assigned(tokens):
+    """Return the set of names that the tokens of a template bind; ANY in it: more than can be seen."""
+    found = set()
+    for token in tokens:
+        kind = token[0]
+        if kind == 'code':
+            _statements(token[2], found)
+        elif kind == 'control' and not token[3]:
+            _statements(_completed(token[2], token[4]), found)
+        elif kind == 'tag':
+            _tag(token[2], token[3], found)
+    return found
+
+
+def _tag(keyword, attributes, found):
+    if keyword in ('def', 'block', 'page', 'namespace', 'call') or ':' in keyword:
+        for name in ('name', 'args', 'import'):
+            # Also the names in a default value get in: they are names that the author means.
+            found.update(_WORD.findall(attributes.get(name, '')))
+    if '*' in attributes.get('import', ''):
+        found.add(ANY)
+
+
+def _completed(keyword, line):
+    """Return a control line as a whole statement."""
+    head = {'else': 'if x: pass\n', 'elif': 'if x: pass\n', 'except': 'try: pass\n', 'finally': 'try: pass\n'}
+    tail = '\nexcept: pass' if keyword == 'try' else ''
+    return head.get(keyword, '') + line + '\n pass' + tail
+
+
+def _statements(code, found):
+    """Add the names that statements bind. Text that is no Python binds none: the engine will say so."""
+    lines = code.strip('\n').split('\n')
+    filled = [line for line in lines if line.strip()]
+    margin = min([len(line) - len(line.lstrip()) for line in filled] or [0])
+    try:
+        tree = ast.parse('\n'.join(line[margin:] for line in lines))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        try:
+            tree = ast.parse('if 1:\n ' + code.strip())
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found.update((alias.asname or alias.name).split('.')[0] for alias in node.names)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            found.add(node.name)
