@@ -155,13 +155,13 @@ def root_of(release, say=None):
         making = path + '.new'
         # Left by a run that was killed; the lock says that nobody is at work on it.
         shutil.rmtree(making, ignore_errors=True)
-        (say or _say)('making the root file system of %s (half a minute, once)' % release)
+        (say or progress)('making the root file system of %s (half a minute, once)' % release)
         _mmdebstrap(release, packages, making)
         os.rename(making, path)
     return path
 
 
-def _say(text):
+def progress(text):
     sys.stderr.write(text + '\n')
     sys.stderr.flush()
 
@@ -289,7 +289,7 @@ class Container:
     def __init__(self, release, limit=LIMIT_SECONDS, say=None):
         self.release = release
         self.leader = None
-        self._say = say or _say
+        self._say = say or progress
         self._limit = limit
         self._expired = False
         self._nspawn = None
