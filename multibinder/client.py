@@ -114,9 +114,13 @@ class Client(object):
 
     def release(self, endpoints, lease=True):
         """Give up claims on endpoints (list of Endpoint) at once, without linger: this connection's
-        leases, or with `lease` false the claims for good. A listener that nobody else claims closes."""
+        leases, or with `lease` false the claims for good. A listener that nobody else claims closes.
+        Returns a list of str in the same order: 'closed', 'claimed' (by somebody else, who keeps it), or
+        'unknown'."""
+        outcomes = []
         for batch in _batches(endpoints):
-            self._ask('release', _params(batch, lease))
+            outcomes.extend(self._ask('release', _params(batch, lease))[0])
+        return outcomes
 
     def adopt(self, listeners, lease=True):
         """Offer the binder listeners that this process has: a list of (Endpoint, fileno), the descriptors

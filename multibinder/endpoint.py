@@ -167,6 +167,10 @@ class Endpoint(object):
                 found.append('{} is {}, asked for {}'.format(option, _shown(option, held), _shown(option, value)))
         return found
 
+    def with_options(self, **options):
+        """Return the same endpoint with some options changed."""
+        return Endpoint(self.kind, self.address, self.port, dict(self.options, **options))
+
     def sockaddr(self):
         """Return the address as socket.bind and socket.connect take it."""
         if self.kind == 'unix':

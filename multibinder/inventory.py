@@ -133,6 +133,12 @@ class Inventory(object):
         """Return the moment at which the next unclaimed listener's linger time is over, or None."""
         return min(self._idle.values()) + self.linger if self._idle else None
 
+    def set_idle_since(self, listener, moment):
+        """Let an unclaimed listener linger from an earlier moment on: it was unclaimed before us."""
+        if moment is not None and not listener.claimed:
+            listener.idle_since = moment
+            self._idle[listener] = moment
+
     def drop(self, listener):
         """Stop holding a listener that nobody claims: see `endpoint.close_listener`."""
         assert not listener.claimed, listener.endpoint

@@ -57,6 +57,11 @@ class Splitter(object):
         self._in_string = False
 
     @property
+    def half(self):
+        """Whether a message has begun and not ended."""
+        return bool(self._buffer)
+
+    @property
     def pending(self):
         """The bytes of a message that has begun and not ended (bytes)."""
         return bytes(self._buffer)
