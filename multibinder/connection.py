@@ -4,7 +4,7 @@ Responsible for what has come and not been answered, and for what was answered a
 no method; which deadline applies follows from what is under way.
 """
 
-import base64
+import binascii
 import collections
 import os
 import socket
@@ -123,9 +123,9 @@ class Connection(object):
             return None
         return {
             'fd': self.sock.fileno(),
-            'half': base64.b64encode(self.splitter.pending).decode('ascii'),
+            'half': binascii.hexlify(self.splitter.pending).decode('ascii'),
             'todo': list(self.todo),
-            'out': base64.b64encode(b''.join(data for data, _ in self.outbox)).decode('ascii'),
+            'out': binascii.hexlify(b''.join(data for data, _ in self.outbox)).decode('ascii'),
         }
 
     @classmethod
@@ -135,8 +135,8 @@ class Connection(object):
         sock.set_inheritable(False)
         connection = cls(sock)
         connection.todo.extend(state['todo'])
-        connection.todo.extend(connection.splitter.feed(base64.b64decode(state['half'])))
-        data = base64.b64decode(state['out'])
+        connection.todo.extend(connection.splitter.feed(binascii.unhexlify(state['half'])))
+        data = binascii.unhexlify(state['out'])
         if data:
             connection.outbox.append([data, []])
         connection.deadline = time.monotonic() + (HALF_REQUEST if state['half'] else IDLE)

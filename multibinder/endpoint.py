@@ -12,6 +12,7 @@ import pwd
 import socket
 import stat
 import struct
+import sys
 
 from multibinder.errors import BindError, EndpointError, reason_of
 
@@ -28,7 +29,7 @@ SO_DOMAIN = getattr(socket, 'SO_DOMAIN', 39)
 TCP_OPTIONS = ('backlog', 'v6only', 'freebind', 'transparent', 'interface')
 UNIX_OPTIONS = ('backlog', 'mode', 'user', 'group')
 MAPPED_PREFIX = b'\0' * 10 + b'\xff\xff'
-ANY = ('0.0.0.0', '::')
+_NO_OPTIONS = {}        # shared by the thousands that have none; an endpoint's options never change
 
 
 class Endpoint(object):
@@ -64,7 +65,7 @@ class Endpoint(object):
         Options, None for each means not asked for: `backlog` (1 or more), `v6only`, `freebind`,
         `transparent` (bool), `interface` (name of a device). Raises EndpointError.
         """
-        return cls('tcp', _canonical_address(address), _port(port), _options('tcp', TCP_OPTIONS, options))
+        return cls('tcp', sys.intern(_canonical_address(address)), _port(port), _options('tcp', TCP_OPTIONS, options))
 
     @classmethod
     def unix(cls, path, **options):
@@ -412,6 +413,8 @@ def _port(port):
 
 def _options(kind, known, asked):
     options = {}
+    if not asked:
+        return _NO_OPTIONS
     for option, value in asked.items():
         if option not in known:
             raise EndpointError('unknown option {!r}: a {} endpoint takes {}'.format(option, kind, ', '.join(known)))

@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import re
-import tempfile
 
 from multibinder import sdnotify
 from multibinder.endpoint import Endpoint, read_back
@@ -112,17 +111,28 @@ def endpoint_of(params, fileno):
 
 def write_state(state):
     """Write a state (JSON's kinds of values) where only the next process finds it. Returns the
-    descriptor, the caller's, to be inherited."""
-    file = tempfile.TemporaryFile(buffering=0)
+    descriptor, the caller's, to be inherited. Raises OSError."""
+    fileno = _nameless_file()
     try:
         state['format'] = STATE_FORMAT
-        # write(2) may take less than all of it
         data = json.dumps(state).encode('ascii')
-        while data:
-            data = data[file.write(data):]
-        return os.dup(file.fileno())
-    finally:
-        file.close()
+        while data:     # write(2) may take less than all of it
+            data = data[os.write(fileno, data):]
+        return fileno
+    except BaseException:
+        os.close(fileno)
+        raise
+
+
+def _nameless_file():
+    if hasattr(os, 'memfd_create'):     # Python 3.8
+        return os.memfd_create('multibinder-state')
+    for directory in ('/run', '/dev/shm', '/tmp'):
+        try:
+            return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            reason = error
+    raise reason
 
 
 def read_state():

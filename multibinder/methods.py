@@ -244,13 +244,18 @@ class Methods(object):
 
     def _list(self, connection, params, number):
         now = time.monotonic()
-        return [self._describe(listener, now) for listener in self.inventory], ()
+        units = {}
+        return [self._describe(listener, now, units) for listener in self.inventory], ()
 
-    def _describe(self, listener, now):
+    def _describe(self, listener, now, units):
         waiting, limit = queue_of(listener.sock)
-        claims = [{'kind': 'lease', 'pid': holder.pid, 'unit': peer.unit_of(holder.pid)} for holder in listener.leases]
+        claims = [('lease', holder.pid) for holder in listener.leases]
         if listener.plain is not None:
-            claims.append({'kind': 'plain', 'pid': listener.plain, 'unit': peer.unit_of(listener.plain)})
+            claims.append(('plain', listener.plain))
+        for _, pid in claims:
+            if pid not in units:
+                units[pid] = peer.unit_of(pid)
+        claims = [{'kind': kind, 'pid': pid, 'unit': units[pid]} for kind, pid in claims]
         listening = is_listening(listener.sock)
         return {
             'endpoint': listener.endpoint.name,

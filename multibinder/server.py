@@ -36,7 +36,7 @@ class Server(object):
         self._command = command
         self._environment = environment
         self._epoll = select.epoll()
-        self._handlers = {}         # descriptor -> what to call with epoll's events
+        self._handlers = {}         # descriptor -> (what to call, with what beside epoll's events)
         self._connections = {}      # descriptor -> Connection
         self._timed = set()         # connections whose deadline counts
         self._controls = []         # control.Control, ours first; a former path's may follow
@@ -44,6 +44,8 @@ class Server(object):
         self._check = None          # handover.Check of the new code, while it runs
         self._accept_at = None      # when accepting goes on, after the descriptors ran out
         self._heal_at = time.monotonic() + HEAL_TICK
+        self._next_tick = 0.0
+        self._on_shutdown = self._on_listener_shutdown   # one bound method for thousands of listeners
         self._running = True
         self.resumed = False        # whether we took over from a process that re-executed itself
         self._signals = process.SignalPipe(
@@ -56,11 +58,13 @@ class Server(object):
     def serve(self):
         """Serve until SIGTERM, SIGINT or SIGHUP, and stop. The server has started."""
         while self._running:
-            for fileno, events in self._poll():
-                handler = self._handlers.get(fileno)
-                if handler is not None:     # closed by one that came before it in this round
-                    handler(events)
-            self._tick()
+            for fileno, events in self._wait():
+                known = self._handlers.get(fileno)
+                if known is not None:       # else closed by one that came before it in this round
+                    known[0](known[1], events)
+            now = time.monotonic()
+            if now >= self._next_tick:
+                self._tick(now)
         self.stop()
 
     def descriptors(self):
@@ -70,8 +74,7 @@ class Server(object):
 
     def start(self):
         """Take over what the process before us left, and open the control socket. Raises Error."""
-        signals = self._signals
-        self._register(signals.fileno(), lambda events: [self._on_signal(one) for one in signals.read()])
+        self._register(self._signals.fileno(), self._on_signals, self._signals)
         state = handover.read_state()
         self.resumed = state is not None
         if self.resumed:
@@ -115,6 +118,7 @@ class Server(object):
             for former in self._controls[1:]:
                 # Clients that know the former path only are served until they could have moved.
                 former.until = time.monotonic() + max(FORMER_PATH, self._inventory.linger)
+                self._hurry(former.until)
                 log.info('the former control socket {} is served for {:g} s more'.format(
                     former.path, former.until - time.monotonic()))
             self._store.forget_control()
@@ -122,7 +126,7 @@ class Server(object):
                 self._store.keep_control(one.sock)
         ours.permit(self._settings.mode, self._settings.group)
         for one in self._controls:
-            self._register(one.sock.fileno(), lambda events, one=one: self._on_accept(one))
+            self._register(one.sock.fileno(), self._on_accept, one)
 
     def _restore(self, fd, name):
         """Take a descriptor out of systemd's store."""
@@ -153,6 +157,7 @@ class Server(object):
         if self._check is None:
             log.info('Respawning')
             self._check = process.Check(self._command, self._environment, CHECK_DEADLINE)
+            self._hurry(self._check.deadline)
 
     def _after_check(self):
         check, self._check = self._check, None
@@ -236,21 +241,19 @@ class Server(object):
 
     # events
 
-    def _poll(self):
-        moments = [self._heal_at, self._inventory.next_expiry(), self._accept_at]
-        moments += [one.until for one in self._controls if one.until is not None]
-        if self._check is not None:
-            moments.append(self._check.deadline)
-        if self._timed:
-            moments.append(time.monotonic() + SWEEP)
-        timeout = max(0.0, min(moment for moment in moments if moment is not None) - time.monotonic())
+    def _wait(self):
+        """Wait for events, at most until the next tick. Returns epoll's list."""
         try:
-            return self._epoll.poll(timeout)
+            return self._epoll.poll(max(0.0, self._next_tick - time.monotonic()))
         except InterruptedError:
             return ()
 
-    def _tick(self):
-        now = time.monotonic()
+    def _hurry(self, moment=0.0):
+        """Have the next tick no later than at `moment`."""
+        self._next_tick = min(self._next_tick, moment)
+
+    def _tick(self, now):
+        """Do what is due by the clock, and reckon when something will be due next."""
         for connection in [one for one in self._timed if one.deadline <= now]:
             self._overdue(connection)
         self._methods.expire()
@@ -263,11 +266,19 @@ class Server(object):
         if self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None
             for one in self._controls:
-                self._register(one.sock.fileno(), lambda events, one=one: self._on_accept(one))
+                self._register(one.sock.fileno(), self._on_accept, one)
         for one in [one for one in self._controls if one.until is not None and one.until <= now]:
             self._retire_control(one)
         if self._check is not None and now >= self._check.deadline:
             self._check.kill()
+        moments = [self._heal_at, self._inventory.next_expiry(), self._accept_at,
+                   self._check.deadline if self._check is not None else None,
+                   now + SWEEP if self._timed else None] + [one.until for one in self._controls]
+        self._next_tick = min(moment for moment in moments if moment is not None)
+
+    def _on_signals(self, signals, events):
+        for number in signals.read():
+            self._on_signal(number)
 
     def _on_signal(self, number):
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -277,7 +288,7 @@ class Server(object):
         elif self._check is not None and self._check.reap():
             self._after_check()
 
-    def _on_accept(self, one):
+    def _on_accept(self, one, events):
         try:
             sock, _ = one.sock.accept()
         except BlockingIOError:
@@ -286,6 +297,7 @@ class Server(object):
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 log.error('cannot accept another client: {}'.format(reason_of(error)))
                 self._accept_at = time.monotonic() + ACCEPT_PAUSE
+                self._hurry(self._accept_at)
                 for each in self._controls:
                     self._unregister(each.sock.fileno())
             return
@@ -365,8 +377,11 @@ class Server(object):
             return False
 
     def _retime(self, connection):
+        """Note whether the connection's deadline counts: a lease may be silent for ever."""
         if connection.outbox or connection.splitter.half or not self._inventory.has_lease(connection):
-            self._timed.add(connection)
+            if connection not in self._timed:
+                self._timed.add(connection)
+                self._hurry(time.monotonic() + SWEEP)
         else:
             self._timed.discard(connection)
 
@@ -388,7 +403,8 @@ class Server(object):
         self._connections[fileno] = connection
         self._methods.connections = len(self._connections)
         self._timed.add(connection)
-        self._register(fileno, lambda events: self._on_client(connection, events),
+        self._hurry(time.monotonic() + SWEEP)
+        self._register(fileno, self._on_client, connection,
                        select.EPOLLOUT if connection.outbox else select.EPOLLIN)
 
     def _drop(self, connection):
@@ -401,6 +417,7 @@ class Server(object):
         self._timed.discard(connection)
         if self._inventory.has_lease(connection):
             self._methods.holder_gone(connection)
+            self._hurry()
         connection.close()
 
     def _retire_control(self, one):
@@ -416,12 +433,12 @@ class Server(object):
         """Have epoll tell when a listener is shut down: without any event asked for, EPOLLHUP comes."""
         fileno = listener.sock.fileno()
         if fileno not in self._handlers:
-            self._register(fileno, lambda events: self._on_shutdown(listener), 0)
+            self._register(fileno, self._on_shutdown, listener, 0)
 
     def _unwatch(self, listener):
         self._unregister(listener.sock.fileno())
 
-    def _on_shutdown(self, listener):
+    def _on_listener_shutdown(self, listener, events):
         if listener.endpoint.kind == 'unix':
             # A UNIX socket stays shut, and would be told of for ever.
             log.error('{} was shut down by somebody and takes no connections any more'.format(listener.endpoint))
@@ -429,9 +446,9 @@ class Server(object):
         elif not is_listening(listener.sock) and not self._methods.heal(listener):
             self._unwatch(listener)     # nothing to be done now; the slow tick looks again
 
-    def _register(self, fileno, handler, events=select.EPOLLIN):
+    def _register(self, fileno, handler, argument, events=select.EPOLLIN):
         known = fileno in self._handlers
-        self._handlers[fileno] = handler
+        self._handlers[fileno] = (handler, argument)
         if not known:
             self._epoll.register(fileno, events)
 

@@ -18,7 +18,7 @@ MAX_REPLY = 64 * 1024 * 1024    # bytes; `list` of 5,000 listeners is about two 
 MAX_FDS = 252                   # in a message; the kernel's SCM_MAX_FD is 253
 MAX_DEPTH = 16                  # of brackets; no request needs more than four
 GEM_READ = 256                  # bytes that the Go client reads of a reply, in one read
-_READ_SIZE = 65536
+_READ_SIZE = 16384
 _MAX_DIGITS = 20                # int() takes time that grows with the square of the digits
 
 # Python 3.5's recvmsg leaves the new descriptors inheritable without it.
