@@ -78,9 +78,9 @@ class Store(object):
             self._names[listener] = name
             self.keep(listener)
 
-    def names(self):
-        """Return {endpoint's name: stored name} (for the next process of a re-exec)."""
-        return {listener.endpoint.name: name for listener, name in self._names.items()}
+    def name_of(self, listener):
+        """Return the name that a listener is stored under, or None (for the next process of a re-exec)."""
+        return self._names.get(listener)
 
 
 def _store(fileno, name):

@@ -307,6 +307,8 @@ class Methods(object):
 
     def holder_gone(self, connection):
         """End the leases of a connection that closed."""
+        if not self.inventory.has_lease(connection):
+            return
         now = time.monotonic()
         listeners = self.inventory.holder_gone(connection, now)
         idle = [listener for listener in listeners if not listener.claimed]
