@@ -1,30 +1,18 @@
-"""What can be bound, as a value, and the socket behind it.
+"""What can be bound, as a value.
 
-Responsible for parsing an endpoint out of every spelling, for its one printed form, for opening its
-listening socket and for reading an endpoint back off a socket. It knows nothing of who wants it, nor
-of how it travels. Sources: ip(7), ipv6(7), tcp(7), unix(7), listen(2); for `haproxy_address` HAProxy's
-configuration manual, section 5.1.
+Responsible for parsing an endpoint out of every spelling and for its one printed form. It knows nothing
+of who wants it, nor of how it travels, and opens nothing: that is `listening`. Sources: ip(7), ipv6(7),
+tcp(7), unix(7); for `haproxy_address` HAProxy's configuration manual, section 5.1.
 """
 
-import grp
 import os
-import pwd
 import socket
-import stat
-import struct
 import sys
 
-from multibinder.errors import BindError, EndpointError, reason_of
+from multibinder.errors import EndpointError
 
 UNIX_PATH_MAX = 107             # unix(7): sun_path has 108 bytes, the last of them for the NUL
 INTERFACE_NAME_MAX = 15         # netdevice(7): IFNAMSIZ with its NUL is 16
-
-# Numbers that the oldest Python lacks, from the kernel's uapi headers; the same on every architecture.
-IP_FREEBIND = 15
-IP_TRANSPARENT = 19
-IPV6_TRANSPARENT = 75
-SO_BINDTODEVICE = getattr(socket, 'SO_BINDTODEVICE', 25)
-SO_DOMAIN = getattr(socket, 'SO_DOMAIN', 39)
 
 TCP_OPTIONS = ('backlog', 'v6only', 'freebind', 'transparent', 'interface')
 UNIX_OPTIONS = ('backlog', 'mode', 'user', 'group')
@@ -207,175 +195,6 @@ class Endpoint(object):
 
     def __reduce__(self):
         return (Endpoint, (self.kind, self.address, self.port, self.options))
-
-
-def open_listener(endpoint):
-    """Bind and listen. Returns a socket.socket, close-on-exec, that the caller owns; raises BindError.
-
-    SO_REUSEADDR and never SO_REUSEPORT: a second socket on the address would take a share of the
-    connections and let them hang, so a foreign bind has to fail.
-    """
-    sock = None
-    try:
-        sock = socket.socket(endpoint.family(), socket.SOCK_STREAM)
-        if endpoint.kind == 'unix':
-            _bind_unix(sock, endpoint)
-        else:
-            _bind_tcp(sock, endpoint)
-        sock.listen(endpoint.options.get('backlog') or somaxconn())
-        return sock
-    except (OSError, BindError, KeyError) as error:
-        if sock is not None:
-            sock.close()
-        if isinstance(error, BindError):
-            raise
-        reason = reason_of(error) if isinstance(error, OSError) else 'no such user or group: {}'.format(error)
-        raise BindError('cannot bind {}: {}'.format(endpoint, reason)) from None
-
-
-def close_listener(endpoint, sock):
-    """Take a listening socket out of LISTEN for everybody, close it and remove its socket file.
-
-    It is shut down first: a process that still has a copy, such as a haproxy that finishes its
-    connections, would otherwise keep clients waiting in a queue that nobody serves.
-    """
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass    # somebody else has shut it down already
-    sock.close()
-    if endpoint.kind == 'unix' and endpoint.address[0] != '@':
-        try:
-            remove_stale_socket(endpoint.address, '')
-        except (OSError, BindError):
-            pass    # another one stands at that path by now, and it is not ours
-
-
-def read_back(fileno):
-    """Return the Endpoint of the listening stream socket behind a descriptor (int, borrowed), with the
-    options that the kernel tells. Raises EndpointError when it is none."""
-    probe = None
-    try:
-        probe = socket.socket(fileno=os.dup(fileno))
-        domain = probe.getsockopt(socket.SOL_SOCKET, SO_DOMAIN)
-        kind = probe.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-        if kind != socket.SOCK_STREAM or domain not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-            raise EndpointError('descriptor {} is no TCP or UNIX stream socket'.format(fileno))
-        if probe.family != domain:      # Python 3.5 takes every descriptor for AF_INET
-            probe = socket.socket(domain, kind, 0, probe.detach())
-        name = probe.getsockname()
-        if domain == socket.AF_UNIX:
-            name = os.fsdecode(name) if isinstance(name, bytes) else name
-            return Endpoint.unix('@' + name[1:] if name.startswith('\0') else name)
-        options = {}
-        level = socket.IPPROTO_IP
-        transparent = (level, IP_TRANSPARENT)
-        if domain == socket.AF_INET6:
-            transparent = (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
-            if name[0] == '::':
-                options['v6only'] = bool(probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
-        options['freebind'] = bool(probe.getsockopt(level, IP_FREEBIND)) or None
-        options['transparent'] = bool(probe.getsockopt(*transparent)) or None
-        device = probe.getsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, INTERFACE_NAME_MAX + 1)
-        options['interface'] = device.split(b'\0')[0].decode('ascii', 'replace') or None
-        address = name[0]
-        if domain == socket.AF_INET6 and len(name) > 3 and name[3] and '%' not in address:
-            address += '%' + socket.if_indextoname(name[3])
-        return Endpoint.tcp(address, name[1], **options)
-    except OSError as error:
-        raise EndpointError('cannot read the address of descriptor {}: {}'.format(fileno, reason_of(error))) from None
-    finally:
-        if probe is not None:
-            probe.close()
-
-
-def is_listening(sock):
-    """Tell whether a socket is in LISTEN (SO_ACCEPTCONN): somebody who shares it may have shut it down."""
-    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-
-
-def queue_of(sock):
-    """Return (waiting, limit) of a TCP listener's accept queue, in connections, or (None, None).
-
-    For a socket in LISTEN the kernel puts them into tcpi_unacked and tcpi_sacked of TCP_INFO.
-    """
-    if sock.family == socket.AF_UNIX:
-        return None, None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
-        return struct.unpack_from('II', info, 24)
-    except (OSError, struct.error):
-        return None, None
-
-
-def somaxconn():
-    """Return the kernel's limit for a backlog (net.core.somaxconn), in connections."""
-    try:
-        with open('/proc/sys/net/core/somaxconn') as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return socket.SOMAXCONN
-
-
-def _bind_tcp(sock, endpoint):
-    options = endpoint.options
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sock.family == socket.AF_INET6 and options.get('v6only') is not None:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(options['v6only']))
-    if options.get('freebind'):
-        sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-    if options.get('transparent'):
-        level, option = (socket.IPPROTO_IP, IP_TRANSPARENT)
-        if sock.family == socket.AF_INET6:
-            level, option = (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
-        sock.setsockopt(level, option, 1)
-    if 'interface' in options:
-        sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, os.fsencode(options['interface']) + b'\0')
-    sock.bind(endpoint.sockaddr())
-
-
-def _bind_unix(sock, endpoint):
-    if endpoint.address[0] != '@':
-        remove_stale_socket(endpoint.address, 'cannot bind {}'.format(endpoint))
-    options = endpoint.options
-    # Nobody can connect before listen(), so mode and owner are in force before the first client is.
-    umask = os.umask(0o177)
-    try:
-        sock.bind(endpoint.sockaddr())
-    finally:
-        os.umask(umask)
-    if endpoint.address[0] == '@':
-        return
-    try:
-        if 'user' in options or 'group' in options:
-            os.chown(endpoint.address,
-                     pwd.getpwnam(options['user']).pw_uid if 'user' in options else -1,
-                     grp.getgrnam(options['group']).gr_gid if 'group' in options else -1)
-        os.chmod(endpoint.address, options.get('mode', 0o600))
-    except (OSError, KeyError):
-        os.unlink(endpoint.address)
-        raise
-
-
-def remove_stale_socket(path, attempt):
-    """Remove the socket file that a dead process left at `path`. Raises BindError (its sentence begins
-    with `attempt`) when somebody listens there, or when what is there is no socket."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise BindError('{}: a file that is no socket is in the way'.format(attempt))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except BlockingIOError:
-            pass    # its queue is full, so there is one
-    raise BindError('{}: Address already in use'.format(attempt))
 
 
 def _canonical_address(address):

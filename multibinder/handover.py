@@ -11,8 +11,9 @@ import os
 import re
 
 from multibinder import sdnotify
-from multibinder.endpoint import Endpoint, read_back
+from multibinder.endpoint import Endpoint
 from multibinder.errors import EndpointError, Error, reason_of
+from multibinder.listening import read_back
 
 STATE_VARIABLE = 'MULTIBINDER_STATE_FD'
 STATE_FORMAT = 1

@@ -7,7 +7,7 @@ object stands for a connection; it is only compared.
 
 import os
 
-from multibinder.endpoint import close_listener
+from multibinder.listening import close_listener
 
 
 class Listener(object):
@@ -140,7 +140,7 @@ class Inventory(object):
             self._idle[listener] = moment
 
     def drop(self, listener):
-        """Stop holding a listener that nobody claims: see `endpoint.close_listener`."""
+        """Stop holding a listener that nobody claims: see `listening.close_listener`."""
         assert not listener.claimed, listener.endpoint
         del self._listeners[listener.endpoint.name]
         self._idle.pop(listener, None)

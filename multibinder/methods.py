@@ -11,11 +11,12 @@ import socket
 import time
 
 from multibinder import __version__, handover, log, peer, wire
-from multibinder.endpoint import Endpoint, is_listening, open_listener, queue_of, somaxconn
+from multibinder.endpoint import Endpoint
 from multibinder.errors import (
     WIRE_INVALID_PARAMS, WIRE_INVALID_REQUEST, WIRE_METHOD_NOT_FOUND, BindError, EndpointError, Error,
     ProtocolError, reason_of)
 from multibinder.inventory import socket_id
+from multibinder.listening import is_listening, open_listener, queue_of, somaxconn
 
 SPARE_DESCRIPTORS = 32      # kept free for connections and for the work itself
 _KNOWN_MAX = 1024           # endpoints whose parsing is remembered

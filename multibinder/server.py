@@ -13,9 +13,9 @@ from multibinder import handover, log, process, sdnotify, wire
 from multibinder.clients import Clients
 from multibinder.connection import Connection
 from multibinder.control import FORMER_PATH, Control
-from multibinder.endpoint import is_listening
 from multibinder.errors import EndpointError, Error
 from multibinder.inventory import Inventory
+from multibinder.listening import is_listening
 from multibinder.loop import NOTHING, Loop
 from multibinder.methods import Methods
 
