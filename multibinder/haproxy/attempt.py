@@ -1,0 +1,143 @@
+"""One try to put a new generation beside the one that serves.
+
+Responsible for the steps in their order, and for leaving nothing behind when one of them fails: the
+config on disk, the pidfile, the leases and the process table are then as before. It neither ends the old
+generation nor says what a failure means; the supervisor does.
+"""
+
+import contextlib
+
+from multibinder import log
+from multibinder.errors import HaproxyError, TemplateError
+from multibinder.haproxy import check, process, rendering
+from multibinder.haproxy.config import Pidfile, RenderedConfig
+from multibinder.haproxy.generation import Generation
+from multibinder.haproxy.instance import no_template, source_of
+from multibinder.haproxy.loop import wait_for
+from multibinder.haproxy.proof import Proof
+
+
+class Launched(object):
+    """A new generation that is proved to serve, and what it was started with: the `configs` on disk,
+    which still have the way back, and the `claim` of its listeners (None without a binder)."""
+
+    def __init__(self, generation, configs, claim):
+        self.generation = generation
+        self.configs = configs
+        self.claim = claim
+
+
+def sources_of(command):
+    """Return the Sources (list) of a Command's configs. Raises TemplateError when not one has a template."""
+    found = [source for source in (source_of(path) for path in command.configs) if source is not None]
+    if not found:
+        raise TemplateError(no_template(command.configs[0]))
+    return found
+
+
+def launch(loop, number, name, command, binary, listeners, runtime, settings):
+    """Render, claim, install, launch, and wait for the proof: a generator that `loop` drives (see
+    wait_for), which returns a Launched.
+
+    `number` is the new generation's, `name` the instance's, `binary` a Binary, `listeners` a Listeners or
+    None for addresses in clear. Raises an Error, and then all is as it was before; closing the generator
+    has the same effect, but that a haproxy already launched is told to finish and not killed.
+    """
+    with contextlib.ExitStack() as undo:
+        sources = sources_of(command)
+        configs = [RenderedConfig(source.config, source.template) for source in sources]
+        version = binary.version()
+        for note in command.notes(version) if number == 1 else ():
+            log.warning(note)
+        rendered = yield from _render(loop, sources, configs, name, listeners is None, settings, undo)
+
+        claim = None
+        fds = []
+        if listeners is not None:
+            claim = yield from listeners.claim(rendered.endpoints)
+            undo.callback(listeners.abandon, claim)
+            fds = claim.fds(rendered.endpoints)
+
+        undo.callback(Pidfile(command.pidfile).restore)
+        for config in configs:
+            config.install()
+            undo.callback(config.restore)
+
+        generation = _start(loop, number, version, command, sources, rendered, fds, runtime)
+        with _abandoned_on_error(generation):
+            yield from _proved(generation, rendered, settings)
+        undo.pop_all()
+        return Launched(generation, configs, claim)
+
+
+def _render(loop, sources, configs, name, clear, settings, undo):
+    job = rendering.Job(sources, configs, name, clear, deadline=settings.render_timeout)
+    for config in configs:
+        undo.callback(config.discard)
+    loop.on_exit(job.pid, lambda status: None)
+    loop.watch(job, job.read)
+    try:
+        # The renderer minds its deadline itself and says which template; ours is for one that cannot.
+        if not (yield from wait_for(lambda: job.done, settings.render_timeout * len(sources) + 2.0)):
+            raise TemplateError('the renderer does not end', sources[0].template)
+        rendered = job.result()
+    finally:
+        loop.forget(job)
+        job.kill()
+        job.close()
+    for warning in rendered.warnings:
+        log.warning(warning)
+    if clear and rendered.endpoints:
+        log.warning('MULTIBINDER_SOCK is set to the empty string: haproxy binds its addresses itself, and a '
+                    'restart loses connections')
+    return rendered
+
+
+def _start(loop, number, version, command, sources, rendered, fds, runtime):
+    proof = Proof(version, runtime.file('cli.{}'.format(number)), runtime.file('proof.cfg'))
+    try:
+        words = command.supervised(version, {source.template: source.config for source in sources},
+                                   proof.words(rendered.layout.ours))
+        placed = rendered.layout.place(fds, proof.listener.fileno())
+        return Generation(loop, number, version, words, placed, proof)
+    except BaseException:
+        proof.close()
+        raise
+
+
+@contextlib.contextmanager
+def _abandoned_on_error(generation):
+    try:
+        yield
+    except GeneratorExit:
+        generation.retire()     # it may serve already: what it has accepted is finished
+        raise
+    except BaseException:
+        generation.abandon()
+        raise
+
+
+def _proved(generation, rendered, settings):
+    """Wait until the generation serves. Raises HaproxyError with haproxy's own words when it does not."""
+    def settled():
+        return generation.ready or generation.refused is not None or not generation.alive
+
+    yield from wait_for(settled, settings.start_timeout)
+    if generation.ready:
+        return
+    if generation.refused is not None and generation.alive:
+        # The connection ends a moment before the process does, whose last words are the better reason.
+        yield from wait_for(lambda: not generation.alive, 2.0)
+    said = '{} '.format(generation.version.text)
+    status = 1
+    if not generation.alive:
+        what = 'did not start ({})'.format(process.describe_exit(generation.status))
+        status = generation.status if generation.status > 0 else 128 - generation.status
+    elif generation.refused is not None:
+        what = 'does not serve: {}'.format(generation.refused)
+    else:
+        what = 'was not ready within {:g} s'.format(settings.start_timeout)
+    words = '\n'.join(check.complaints(list(generation.tail)))
+    if words:
+        what += ':\n' + check.explained(words, rendered.lines)
+    raise HaproxyError('haproxy ' + said + what, status)

@@ -1,0 +1,214 @@
+"""One launched haproxy of an instance, from its launch to its end.
+
+Responsible for the process and what belongs to it: its descriptors, its words on stderr, the proof that
+it serves, the signals it gets. It decides nothing: the attempt that launches it and the supervisor do.
+"""
+
+import os
+import signal
+import time
+from collections import deque
+
+from multibinder import log
+from multibinder.haproxy import process
+
+TAIL_LINES = 60
+LINE_MAX = 65536
+READS_AT_ONCE = 16      # a haproxy that logs to stderr must not keep its supervisor from everything else
+# Before 1.8 a haproxy that does not answer (a wrapper script, an old build) is taken to serve when it has
+# lived for so long with a worker. From 1.8 on only an answer counts.
+SETTLED_SECONDS = 2.0
+
+_PRIORITIES = (('[ALERT]', log.error), ('[EMERG]', log.error), ('[WARNING]', log.warning))
+
+
+class Generation(object):
+    """A haproxy process with its workers.
+
+    `number` (int, from 1), `version` (Version), `pid`; `status` its exit status (int, negative for a
+    signal) once it has ended, else None; `retired` when it was told to finish (time.monotonic) or None;
+    `hurried` whether it was told to end at once; `tail` its last lines on stderr (deque of str).
+    """
+
+    def __init__(self, loop, number, version, words, fds, proof):
+        """Start haproxy with `words` (list of str) and the descriptors `fds` (a dict, see process.spawn),
+        which stay the caller's, as `proof` (a Proof) does. Raises HaproxyError."""
+        self.number = number
+        self.version = version
+        self.status = None
+        self.retired = None
+        self.hurried = False
+        self.tail = deque(maxlen=TAIL_LINES)
+        self._loop = loop
+        self._proof = proof
+        self._workers = []
+        self._partial = b''
+        self._stderr, writer = os.pipe()
+        try:
+            os.set_blocking(self._stderr, False)
+            # SIGUSR1 lets haproxy finish what it serves when this process is killed.
+            self.pid = process.spawn(words, fds, stderr=writer, death_signal=signal.SIGUSR1, group=True)
+        except BaseException:
+            os.close(self._stderr)
+            raise
+        finally:
+            os.close(writer)
+        self.started = time.monotonic()
+        proof.inherited()
+        loop.on_exit(self.pid, self._ended)
+        loop.watch(self._stderr, self._read_stderr)
+        loop.watch(proof, self._read_proof)
+
+    def __str__(self):
+        return 'generation {} (haproxy {}, PID {})'.format(self.number, self.version.text, self.pid)
+
+    @property
+    def alive(self):
+        return self.status is None
+
+    @property
+    def ready(self):
+        """Whether it is proved to serve. Before 1.8 a process that has lived with a worker for
+        SETTLED_SECONDS counts, too."""
+        if not self.alive:
+            return False
+        if self._proof.answered:
+            return True
+        return not self.version.has_master and self._settled()
+
+    @property
+    def refused(self):
+        """What came in place of the worker's answer (str), or None."""
+        return self._proof.refused if self.version.has_master else None
+
+    def settles_at(self):
+        """Return when `ready` is worth another look without an event (time.monotonic), or None."""
+        return None if self.version.has_master else self.started + SETTLED_SECONDS
+
+    def published(self, path):
+        """It serves: its command line is found at `path` (str) from here on."""
+        self._loop.forget(self._proof)
+        self._proof.publish(path)
+        self._workers = self._find_workers()
+
+    def retire(self):
+        """Tell it to finish: no new connection, and the end with the last one."""
+        if self.retired is None:
+            self.retired = time.monotonic()
+        self._signal(signal.SIGUSR1)
+
+    def hurry(self):
+        """Tell it to end now, with what it still serves."""
+        self.hurried = True
+        self._signal(signal.SIGTERM)
+
+    def abandon(self):
+        """End it, whatever it does, and wait until it is gone. For one that is not proved to serve."""
+        self._loop.forget(self._proof)
+        self._proof.close()
+        if self.alive:
+            self._kill_all()
+            self._loop.reaped(self.pid)
+            _, wait_status = os.waitpid(self.pid, 0)
+            self._finish(process.exit_status(wait_status))
+
+    def _signal(self, number):
+        if not self.alive:
+            return
+        # Alive means not yet reaped: the PID cannot be anybody else's.
+        os.kill(self.pid, number)
+        if not self.version.has_master:
+            # The process that -Ds leaves in the foreground only waits; its workers have to be told.
+            self._workers = self._find_workers()
+            for pid in self._workers:
+                _kill(pid, number)
+
+    def _kill_all(self):
+        for pid in self._find_workers():
+            _kill(pid, signal.SIGKILL)
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except OSError:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _find_workers(self):
+        return process.children_of(self.pid)
+
+    def _settled(self):
+        if time.monotonic() < self.started + SETTLED_SECONDS:
+            return False
+        self._workers = self._find_workers()
+        return bool(self._workers)
+
+    def _ended(self, status):
+        """The process has ended and is a zombie: its group is still its own."""
+        if self._proof.answered or self.retired is not None:
+            self._tell_orphans()
+        else:
+            self._kill_all()
+        self._finish(status)
+
+    def _tell_orphans(self):
+        """Workers whose master was killed end by themselves from 1.8 on; before, they would serve the old
+        config for good. They are this process's children now (PR_SET_CHILD_SUBREAPER)."""
+        if not self.version.has_master:
+            adopted = set(process.children_of(os.getpid()))
+            for pid in self._workers:
+                if pid in adopted:
+                    _kill(pid, signal.SIGUSR1)
+
+    def _finish(self, status):
+        self.status = status
+        self._read_stderr()
+        if self._stderr >= 0:
+            self._loop.forget(self._stderr)
+            os.close(self._stderr)
+            self._stderr = -1
+        if self._partial:
+            self._said(self._partial)
+            self._partial = b''
+        self._loop.forget(self._proof)
+        self._proof.close()
+
+    def _read_proof(self):
+        if self._proof.read():
+            self._loop.forget(self._proof)
+
+    def _read_stderr(self):
+        for _ in range(READS_AT_ONCE):
+            if self._stderr < 0:
+                return
+            try:
+                data = os.read(self._stderr, LINE_MAX)
+            except BlockingIOError:
+                return
+            if not data:
+                self._loop.forget(self._stderr)
+                os.close(self._stderr)
+                self._stderr = -1
+                return
+            lines = (self._partial + data).split(b'\n')
+            self._partial = lines.pop()
+            for line in lines:
+                self._said(line)
+            if len(self._partial) > LINE_MAX:
+                self._said(self._partial)
+                self._partial = b''
+
+    def _said(self, line):
+        text = line.decode('utf-8', 'backslashreplace').rstrip()
+        if not text:
+            return
+        self.tail.append(text)
+        for mark, write in _PRIORITIES:
+            if text.startswith(mark):
+                write(text)
+                return
+        log.info(text)
+
+
+def _kill(pid, number):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass

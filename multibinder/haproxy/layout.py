@@ -1,0 +1,54 @@
+"""Which numbers the descriptors get that haproxy inherits.
+
+haproxy refuses a number that its table of descriptors cannot hold, and the table is about as large as
+there are listeners and connections: low and dense is right. From 2.5 to 3.0, though, the master
+re-executes itself into a mode for which it sizes the table by 100 connections, while it still has the
+inherited descriptors; whatever it opens itself then gets a number behind them and is refused (seen with
+250 and more). So with many listeners a few low numbers stay free, for the master's own. That leaves the
+owner's maxconn alone, which `-n` would not.
+"""
+
+import re
+
+FIRST = 3           # the renderer's numbers begin here: behind stdin, stdout, stderr
+FEW = 100           # up to here nothing is left free
+FREE = 20           # epoll, the pair to the worker, and the connections of -S, at most 10 for each
+
+_DESCRIPTOR = re.compile(r'fd@(\d+)')
+
+
+class Layout(object):
+    """Numbers for `count` listeners and the one socket that is ours: `listeners` is the first number of
+    the former, which follow each other, `ours` the number of the latter."""
+
+    def __init__(self, count):
+        if count > FEW:
+            self.ours = FIRST
+            self.listeners = FIRST + FREE
+        else:
+            self.listeners = FIRST
+            self.ours = FIRST + count
+
+    def place(self, listeners, ours=None):
+        """Return a dict of the number in haproxy to the descriptor here, for `spawn`."""
+        placed = {self.listeners + index: fd for index, fd in enumerate(listeners)}
+        if ours is not None:
+            placed[self.ours] = ours
+        return placed
+
+
+def renumber(text, count, offset):
+    """Return a rendered text (str) whose `count` descriptors, numbered from FIRST on, are numbered from
+    FIRST + `offset` on. Any other number stands as it is."""
+    if not offset:
+        return text
+
+    def moved(match):
+        number = int(match.group(1))
+        return 'fd@{}'.format(number + offset) if FIRST <= number < FIRST + count else match.group(0)
+    return _DESCRIPTOR.sub(moved, text)
+
+
+def without_numbers(text):
+    """Return the text with every descriptor's number made the same, to be compared."""
+    return _DESCRIPTOR.sub('fd@N', text)

@@ -1,0 +1,203 @@
+"""An instance's side of the binder: the kept connection, its leases, and a copy of each listener.
+
+Responsible for every descriptor that the binder hands to this instance. The copies serve a binder that
+comes up without its listeners (killed where nobody stores its descriptors): it gets them back, so that
+the next reload finds them. A copy of a listener that is no longer in use would keep the port open with
+nobody to accept: it is closed with the lease.
+"""
+
+import time
+
+from multibinder import log
+from multibinder.client import Client
+from multibinder.errors import BinderAway, Error
+from multibinder.haproxy.loop import wait_for
+
+RECONNECT_SECONDS = (0.02, 0.05, 0.1, 0.25, 0.5)    # between attempts; the last one goes on
+_TIMER = 'binder'
+
+
+class Claim(object):
+    """Listeners for a generation that is not yet proved: `sockets`, a dict of Endpoint to socket.socket,
+    and the connection that the leases are on."""
+
+    def __init__(self, client, sockets):
+        self.client = client
+        self.sockets = sockets
+
+    def fds(self, endpoints):
+        """Return the descriptors (list of int, this claim's) for a list of Endpoint, in order."""
+        return [self.sockets[endpoint].fileno() for endpoint in endpoints]
+
+
+class Listeners(object):
+    """What an instance holds of the binder. `held` (dict of Endpoint to socket.socket) is in use by the
+    serving generation."""
+
+    def __init__(self, loop, path, timeout, connect=Client):
+        """`path` is a SocketPath, `timeout` the seconds that the binder may take to answer."""
+        self.held = {}
+        self._loop = loop
+        self._path = path
+        self._timeout = timeout
+        self._connect = connect
+        self._client = None
+        self._client_path = None
+        self._failures = 0
+
+    def claim(self, endpoints):
+        """Lease the endpoints (list of Endpoint). A generator that a loop drives; it returns a Claim,
+        which has to be committed or abandoned. While no binder answers it is tried again until the
+        timeout. Raises BinderAway, ReplyError: then nothing is claimed."""
+        path = self._path.now()
+        deadline = time.monotonic() + self._timeout
+        attempt = 0
+        while True:
+            client = None
+            try:
+                client = self._connected(path)
+                return Claim(client, self._sockets(client, endpoints))
+            except BinderAway as error:
+                self._gave_up(client)
+                if time.monotonic() >= deadline:
+                    raise BinderAway('{}; given up after {:g} s'.format(error, self._timeout))
+            except BaseException:
+                self._forget_others(client, endpoints)
+                raise
+            delay = RECONNECT_SECONDS[min(attempt, len(RECONNECT_SECONDS) - 1)]
+            attempt += 1
+            yield from wait_for(lambda: False, min(delay, max(0.0, deadline - time.monotonic())))
+
+    def commit(self, claim):
+        """The claimed listeners are in use from here on, and no others: leases and copies of those that
+        dropped out are given up at once, without linger."""
+        dropped = [endpoint for endpoint in self.held if endpoint not in claim.sockets]
+        former = self.held
+        self.held = claim.sockets
+        for sock in former.values():
+            sock.close()
+        if claim.client is not self._client:
+            self._use(claim.client)     # the binder's path has changed; the old connection's leases end
+        if dropped:
+            self._release(self._client, dropped)
+
+    def abandon(self, claim):
+        """The claimed listeners are not used: give up what the serving generation does not use."""
+        for sock in claim.sockets.values():
+            sock.close()
+        self._forget_others(claim.client, claim.sockets)
+
+    def close(self):
+        """Give up everything. The leases end with the connection, and lingering begins."""
+        self._loop.at(_TIMER, None, None)
+        self._use(None)
+        for sock in self.held.values():
+            sock.close()
+        self.held = {}
+
+    def _connected(self, path):
+        """Return a connection to the binder at `path` with a lease on all that is held."""
+        if self._client is not None and self._client_path == path:
+            return self._client
+        client = self._connect(path, self._timeout)
+        try:
+            self._adopt(client)
+        except BaseException:
+            client.close()
+            raise
+        if self._client is None:
+            self._use(client)
+            self._loop.at(_TIMER, None, None)
+        return client
+
+    def _sockets(self, client, endpoints):
+        # The same endpoint twice is one listener under two numbers; other options are the binder's to judge.
+        wanted = list({(endpoint, str(sorted(endpoint.options.items()))): endpoint
+                       for endpoint in endpoints}.values())
+        sockets = {}
+        for endpoint, sock in zip(wanted, client.bind_all(wanted, lease=True) if wanted else []):
+            if endpoint in sockets:
+                sock.close()
+            else:
+                sockets[endpoint] = sock
+        return sockets
+
+    def _adopt(self, client):
+        """Offer the binder a copy of all that is held, and lease it there."""
+        offered = list(self.held.items())
+        if not offered:
+            return
+        outcomes = client.adopt([(endpoint, sock.fileno()) for endpoint, sock in offered], lease=True)
+        for (endpoint, _), outcome in zip(offered, outcomes):
+            if outcome == 'adopted':
+                log.info('gave {} back to the binder, which came up without it'.format(endpoint))
+            elif outcome == 'other':
+                log.warning('the binder holds another socket for {}: the next reload moves to it'.format(endpoint))
+
+    def _use(self, client):
+        """Make `client` (a Client or None) the kept connection."""
+        if self._client is not None:
+            self._loop.forget(self._client)
+            self._client.close()
+        self._client = client
+        if client is not None:
+            self._client_path = client.path
+            self._failures = 0
+            self._loop.watch(client, self._gone)
+
+    def _gave_up(self, client):
+        """The binder did not answer on this connection."""
+        if client is None:
+            return
+        if client is self._client:
+            self._lost()
+        else:
+            client.close()
+
+    def _gone(self):
+        """The connection is readable, and nobody has asked anything: the binder is gone."""
+        log.warning('the binder on {} has gone; its listeners serve on, connecting again'.format(self._client_path))
+        self._lost()
+
+    def _lost(self):
+        client, self._client = self._client, None
+        self._loop.forget(client)
+        client.close()
+        self._failures = 0
+        self._loop.at(_TIMER, time.monotonic() + RECONNECT_SECONDS[0], self._reconnect)
+
+    def _reconnect(self):
+        """Give the binder back what it may have lost, as soon as it answers."""
+        try:
+            self._connected(self._path.now())
+            log.info('connected to the binder on {} again'.format(self._client_path))
+        except BinderAway:
+            self._again()
+        except Error as error:
+            log.warning('the binder does not take back its listeners: {}'.format(error))
+            self._again()
+
+    def _again(self):
+        self._failures += 1
+        delay = RECONNECT_SECONDS[min(self._failures, len(RECONNECT_SECONDS) - 1)]
+        self._loop.at(_TIMER, time.monotonic() + delay, self._reconnect)
+
+    def _forget_others(self, client, endpoints):
+        """End what a claim that came to nothing has changed."""
+        if client is None:
+            return
+        if client is not self._client:
+            client.close()
+            return
+        unused = list({endpoint: None for endpoint in endpoints if endpoint not in self.held})
+        if unused:
+            self._release(client, unused)
+
+    def _release(self, client, endpoints):
+        try:
+            client.release(endpoints, lease=True)
+        except BinderAway:
+            if client is self._client:
+                self._lost()        # the leases ended with the connection
+        except Error as error:
+            log.warning('cannot release {}: {}'.format(', '.join(str(endpoint) for endpoint in endpoints), error))
