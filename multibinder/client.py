@@ -196,7 +196,10 @@ class Client(object):
                 received.extend(fds)
                 if not data:
                     raise ConnectionResetError(0, 'it closed the connection')
-                for message in splitter.feed(data):
+                messages = splitter.feed(data)
+                if splitter.broken is not None:
+                    raise splitter.broken
+                for message in messages:
                     if not isinstance(message, dict) or message.get('id') not in (self._number, None):
                         raise ProtocolError('the binder sent no reply to our request')
                     return message, received

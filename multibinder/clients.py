@@ -80,6 +80,10 @@ class Clients(object):
                 outcome = wire.error(None, WIRE_INTERNAL_ERROR, 'internal error, see the log of the binder'), ()
             if outcome is not LATER and not self.reply(connection, *outcome):
                 return
+        broken = connection.splitter.broken
+        if broken is not None and not connection.outbox and not connection.closing:
+            self._refuse(connection, broken.wire_code, str(broken))
+            return
         if connection.arrived:
             count = connection.discard()
             if count:

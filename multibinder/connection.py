@@ -41,7 +41,7 @@ class Connection(object):
 
     def read(self):
         """Read once and queue the requests that are whole now. Returns False at the end of the stream.
-        Raises OSError and ProtocolError as `wire.receive` and `Splitter.feed` do."""
+        Raises OSError and ProtocolError as `wire.receive` does."""
         data, fds = wire.receive(self.sock)
         if not data:
             return False
@@ -119,7 +119,7 @@ class Connection(object):
     def to_state(self):
         """Return what the next process of a re-exec needs beside the socket, or None when a reply with
         descriptors waits: such a client is not reading, and loses its connection."""
-        if self.closing or self.arrived or any(fds for _, fds in self.outbox):
+        if self.closing or self.splitter.broken or self.arrived or any(fds for _, fds in self.outbox):
             return None
         return {
             'fd': self.sock.fileno(),

@@ -5,12 +5,16 @@ lost for its bytes: what stderr cannot encode is written with backslashes.
 """
 
 import os
+import select
 import sys
 
 # sd-daemon(3): the priority in front of a line, for the journal only.
 _PREFIXES = {'info': '<6>', 'warning': '<4>', 'error': '<3>'}
 
+_PATIENCE_MS = 20       # for a reader that is only slow; a message is lost then
+
 _syslog = None
+_lost = 0
 
 
 def info(text):
@@ -55,10 +59,23 @@ def _write(priority, text):
             _syslog.syslog(level, line)
         return
     prefix = _PREFIXES[priority] if for_journal() else ''
-    data = ''.join(prefix + line + '\n' for line in text.split('\n'))
+    _emit(''.join(prefix + line + '\n' for line in text.split('\n')))
+
+
+def _emit(data):
+    global _lost
+    if _lost:
+        data = '({} messages before this one were lost: nobody read them in time)\n'.format(_lost) + data
     encoded = data.encode(getattr(sys.stderr, 'encoding', None) or 'utf-8', 'backslashreplace')
     try:
+        poll = select.poll()
+        poll.register(2, select.POLLOUT)
+        # Who does not read our words must not keep our clients waiting.
+        if not poll.poll(_PATIENCE_MS):
+            _lost += 1
+            return
         # One write a message: lines of processes that share this stderr are not mixed.
         os.write(2, encoded)
+        _lost = 0
     except OSError:
         pass    # nobody reads any more, and there is nobody left to tell

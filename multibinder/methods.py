@@ -97,12 +97,12 @@ class Methods(object):
         for listener in opened:
             self._watch(listener)
         fds = []
-        for listener, (_, lease) in zip(listeners, asked):
+        for listener in listeners:
             if not is_listening(listener.sock):
                 self.heal(listener)
             listener.handed_out += 1
             fds.append(listener.sock.fileno())
-            self._claim(connection, listener, lease)
+        self._claim(connection, zip(listeners, (lease for _, lease in asked)))
         self.counters['hand_outs'] += len(fds)
         return True, fds
 
@@ -166,19 +166,26 @@ class Methods(object):
                 raise BindError('cannot raise the backlog of {}: {}'.format(endpoint, reason_of(error))) from None
         return listener
 
-    def _claim(self, connection, listener, lease):
-        if lease:
-            new = self.inventory.lease(listener, connection)
-        else:
-            new = self.inventory.claim(listener, connection.pid)
-        if new:
-            self.store.keep(listener)
-            log.info('{} {} by {}'.format(listener.endpoint, 'leased' if lease else 'claimed', connection.describe()))
+    def _claim(self, connection, listeners):
+        """Claim each of `listeners`, pairs of (Listener, whether it is a lease)."""
+        leased, claimed = [], []
+        for listener, lease in listeners:
+            if lease:
+                if self.inventory.lease(listener, connection):
+                    leased.append(listener)
+            elif self.inventory.claim(listener, connection.pid):
+                claimed.append(listener)
+        for new, word in ((leased, 'leased'), (claimed, 'claimed')):
+            if new:
+                log.info('{} {} by {}'.format(_names(new), word, connection.describe()))
+                for listener in new:
+                    self.store.keep(listener)
 
     # release
 
     def _release(self, connection, params, number):
         outcomes = []
+        closed = []
         now = time.monotonic()
         for endpoint, lease in self._endpoints(params):
             listener = self.inventory.find(endpoint)
@@ -193,9 +200,11 @@ class Methods(object):
                 self.store.keep(listener)
                 outcomes.append('claimed')
                 continue
-            log.info('{} released by {}'.format(listener.endpoint, connection.describe()))
+            closed.append(listener)
             self.close(listener)
             outcomes.append('closed')
+        if closed:
+            log.info('{} released by {}'.format(_names(closed), connection.describe()))
         return outcomes, ()
 
     # adopt
@@ -212,6 +221,7 @@ class Methods(object):
                 handover.adoptable(fd, endpoint)
             self._need_room(sum(1 for endpoint, _ in asked if self.inventory.find(endpoint) is None))
             now = time.monotonic()
+            wanted = []
             for index, (endpoint, lease) in enumerate(asked):
                 listener = self.inventory.find(endpoint)
                 if listener is None:
@@ -225,7 +235,8 @@ class Methods(object):
                         connection.describe(), endpoint))
                     outcomes.append('other')
                     continue
-                self._claim(connection, listener, lease)
+                wanted.append((listener, lease))
+            self._claim(connection, wanted)
             return outcomes, ()
         finally:
             wire.close_all(fd for fd in fds if fd >= 0)
@@ -314,15 +325,17 @@ class Methods(object):
         listeners = self.inventory.holder_gone(connection, now)
         idle = [listener for listener in listeners if not listener.claimed]
         if idle:
-            log.info('{} went away; {} without a claim, kept for {:g} s: {}'.format(
-                connection.describe(), len(idle), self.inventory.linger, _names(idle)))
+            log.info('{} went away; kept for {:g} s without a claim: {}'.format(
+                connection.describe(), self.inventory.linger, _names(idle)))
 
     def expire(self):
         """Close the listeners whose linger time is over."""
-        for listener in self.inventory.expired(time.monotonic()):
-            log.info('{} closed: nobody claimed it for {:g} s'.format(listener.endpoint, self.inventory.linger))
+        expired = self.inventory.expired(time.monotonic())
+        for listener in expired:
             self.counters['expired'] += 1
             self.close(listener)
+        if expired:
+            log.info('{} closed: nobody claimed it for {:g} s'.format(_names(expired), self.inventory.linger))
 
     def close(self, listener):
         """Stop holding a listener that nobody claims."""

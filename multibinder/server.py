@@ -56,6 +56,8 @@ class Server(object):
             self._resume(state)
         for fd, name in sdnotify.listen_fds():
             self._restore(fd, name)
+        if len(self._inventory) and not self.resumed:
+            log.info('{} listeners restored from the fd store'.format(len(self._inventory)))
         self._open_control()
         self._heal()
         log.info('Listening for binds on control socket: {}'.format(self._settings.path))
@@ -147,7 +149,6 @@ class Server(object):
         if plain:
             self._inventory.claim(listener, 0)
         self._store.assume(listener, name)
-        log.info('{} restored from the fd store'.format(endpoint))
 
     def _resume(self, state):
         """Take over what `_reexecute` of the process before us wrote."""

@@ -47,9 +47,10 @@ _encode = json.JSONEncoder(separators=(',', ':')).encode
 class Splitter(object):
     """Cuts a byte stream into the JSON objects that it is made of. Holds at most `limit` bytes."""
 
-    __slots__ = ('_limit', '_buffer', '_scanned', '_closers', '_in_string')
+    __slots__ = ('broken', '_limit', '_buffer', '_scanned', '_closers', '_in_string')
 
     def __init__(self, limit=MAX_REQUEST):
+        self.broken = None          # the ProtocolError behind which the stream cannot be followed any further
         self._limit = limit
         self._buffer = bytearray()
         self._scanned = 0           # bytes of the buffer that are known to hold no end of an object
@@ -68,7 +69,9 @@ class Splitter(object):
 
     def feed(self, data):
         """Take bytes, return the messages that they complete: a list of decoded values (dict, or list
-        for a JSON-RPC batch). Raises ProtocolError; the stream cannot be followed any further then."""
+        for a JSON-RPC batch). What is no message sets `broken`; the messages before it are returned."""
+        if self.broken is not None:
+            return []
         if not self._buffer:
             # Nearly always a read is one request, and one look by the C decoder is enough.
             try:
@@ -79,13 +82,17 @@ class Splitter(object):
                 pass
         self._buffer += data
         messages = []
-        while True:
-            end = self._find_end()
-            if end is None:
-                break
-            messages.append(self._take(end))
-        if len(self._buffer) > self._limit:
-            raise ProtocolError('a request is longer than {} bytes'.format(self._limit))
+        try:
+            while True:
+                end = self._find_end()
+                if end is None:
+                    break
+                messages.append(self._take(end))
+            if len(self._buffer) > self._limit:
+                raise ProtocolError('a request is longer than {} bytes'.format(self._limit))
+        except ProtocolError as error:
+            self.broken = error
+            del self._buffer[:]
         return messages
 
     def _find_end(self):

@@ -7,7 +7,7 @@ import sys
 
 from multibinder import __version__
 from multibinder.commands import fail_in_words
-from multibinder.errors import UsageError
+from multibinder.errors import Error, UsageError
 from multibinder.server import Server
 
 DEFAULT_LINGER = 30.0
@@ -71,7 +71,11 @@ def main(argv=None):
     server.start()
     if arguments.daemon:
         from multibinder import detach
-        detach.run(server, settings.pidfile)
+        try:
+            detach.run(server, settings.pidfile)
+        except Error:
+            server.stop()       # nothing of us is left when we could not detach
+            raise
     else:
         server.serve()
     return 0
