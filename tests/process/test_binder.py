@@ -408,7 +408,7 @@ def test_readiness_and_the_fd_store_are_told_to_a_service_manager():
                 until(lambda: {'FDSTOREREMOVE': '1', 'FDNAME': 'plain tcp 127.0.0.1%3A{}'.format(port)} in told or heard('', ''))
             binder.kill(signal.SIGTERM)
             until(lambda: heard('STOPPING', '1') and heard('BARRIER', '1'))
-            assert binder.stop() == 0
+            assert binder.wait() == 0
             os.unlink(binder.path)      # kept for the process after it, which a service manager would start
     finally:
         manager.close()
