@@ -96,7 +96,8 @@ class Client(object):
         return self.bind_all([Endpoint.unix(path, **options)], lease)[0]
 
     def bind_all(self, endpoints, lease=False):
-        """Claim many endpoints (list of Endpoint). Returns their sockets (list of socket.socket, the
+        """Claim many endpoints (list of Endpoint): for good, or with `lease` true for as long as this
+        connection lasts, or with lease='process' for as long as this process lives. Returns their sockets (list of socket.socket, the
         caller's, close-on-exec) in the same order: all of them, or it raises BinderAway, ReplyError or
         ProtocolError and every received descriptor is closed."""
         sockets = []
@@ -217,7 +218,7 @@ def _params(endpoints, lease):
     for endpoint in endpoints:
         one = endpoint.to_params()
         if lease:
-            one['lease'] = True
+            one['lease'] = lease
         params.append(one)
     return params
 

@@ -14,6 +14,7 @@ from multibinder import sdnotify
 from multibinder.endpoint import Endpoint
 from multibinder.errors import EndpointError, Error, reason_of
 from multibinder.listening import read_back
+from multibinder.processes import Process
 
 STATE_VARIABLE = 'MULTIBINDER_STATE_FD'
 STATE_FORMAT = 1
@@ -21,17 +22,33 @@ CONTROL_NAME = 'control'
 _NAME_MAX = 255         # systemd's FDNAME_MAX
 _NO_NAME = re.compile(r'[^ -9;-~]|%')   # a name is printable ASCII without a colon
 
-# What is stored under this name claims for good; after a kill -9 nothing else could tell.
-_PLAIN, _LEASED = 'plain ', 'lease '
+# The first word of a name says who claims; after a kill -9 nothing else could tell.
+_PLAIN, _LEASED, _PROCESS = 'plain', 'lease', 'process'
 
 
 def stored_name(listener):
-    """Return the name under which a Listener is stored: whether it is claimed for good, and the
-    endpoint's printed form as far as it fits."""
-    kind = _PLAIN if listener.plain is not None else _LEASED
-    name = kind + _NO_NAME.sub(lambda found: ''.join('%{:02X}'.format(byte) for byte in os.fsencode(found.group())),
-                               listener.endpoint.name)
-    return name if len(name) <= _NAME_MAX else '{}unix inode {}'.format(kind, listener.socket_id()[1])
+    """Return the name under which a Listener is stored: whether it is claimed for good, or by which
+    processes, and the endpoint's printed form as far as it fits."""
+    processes = processes_of(listener)
+    if listener.plain is not None:
+        kind = _PLAIN
+    elif processes:
+        kind = ' '.join('{} {} {}'.format(_PROCESS, pid, start) for pid, start in processes)
+    else:
+        kind = _LEASED
+    shown = _NO_NAME.sub(lambda found: ''.join('%{:02X}'.format(byte) for byte in os.fsencode(found.group())),
+                         listener.endpoint.name)
+    name = '{} {}'.format(kind, shown)
+    if len(name) <= _NAME_MAX:
+        return name
+    name = '{} inode {}'.format(kind, listener.socket_id()[1])
+    # Of more processes than a name can hold, none must be lost.
+    return name if len(name) <= _NAME_MAX else '{} inode {}'.format(_PLAIN, listener.socket_id()[1])
+
+
+def processes_of(listener):
+    """Return the processes that claim a Listener, a list of [pid, start]."""
+    return sorted([holder.pid, holder.start] for holder in listener.leases if isinstance(holder, Process))
 
 
 class Store(object):
@@ -96,9 +113,15 @@ def discard_stored(fileno, name):
 
 
 def identify(fileno, name):
-    """Return (Endpoint, whether it was claimed for good) of a stored descriptor. What is behind it
-    says what it is; the name adds only the claim. Raises EndpointError."""
-    return read_back(fileno), name.startswith(_PLAIN)
+    """Return (Endpoint, whether it was claimed for good, the processes that claimed it as (pid, start)) of
+    a stored descriptor. What is behind it says what it is; the name adds only the claims. Raises
+    EndpointError."""
+    processes = []
+    words = name.split(' ')
+    while len(words) > 2 and words[0] == _PROCESS and words[1].isdigit() and words[2].isdigit():
+        processes.append((int(words[1]), int(words[2])))
+        words = words[3:]
+    return read_back(fileno), words[0] == _PLAIN, processes
 
 
 def endpoint_of(params, fileno):

@@ -17,19 +17,24 @@ from multibinder.errors import (
     ProtocolError, reason_of)
 from multibinder.inventory import socket_id
 from multibinder.listening import is_listening, open_listener, queue_of, somaxconn
+from multibinder.processes import Process
 
 SPARE_DESCRIPTORS = 32      # kept free for connections and for the work itself
 _KNOWN_MAX = 1024           # endpoints whose parsing is remembered
+
+PROCESS = 'process'         # as `lease`: a claim that lasts as long as the process that asks for it
 
 LATER = object()            # the reply is given later, by whoever took the request over
 
 
 class Methods(object):
     """The methods over one Inventory. `nofile` is the number of descriptors that this process may have,
-    `watch` and `unwatch` are told each listener that comes and goes, `reexec` each request to re-execute."""
+    `processes` finds those that hold claims, `watch` and `unwatch` are told each listener that comes and
+    goes, `reexec` each request to re-execute."""
 
-    def __init__(self, inventory, store, nofile, watch, unwatch, reexec):
+    def __init__(self, inventory, store, nofile, processes, watch, unwatch, reexec):
         self.inventory = inventory
+        self.processes = processes
         self.store = store
         self.nofile = nofile
         self.connections = 0
@@ -78,6 +83,8 @@ class Methods(object):
 
     def _bind(self, connection, params, number):
         asked = self._endpoints(params)
+        if any(lease == PROCESS for _, lease in asked):
+            self._holder(connection, PROCESS)       # it is there, or nothing is opened
         now = time.monotonic()
         listeners = []
         opened = []
@@ -124,8 +131,8 @@ class Methods(object):
                 raise EndpointError('an endpoint is an object, not {!a}'.format(one))
             rest = dict(one)
             lease = rest.pop('lease', False)
-            if type(lease) is not bool:
-                raise EndpointError('lease is true or false, not {!a}'.format(lease))
+            if type(lease) is not bool and lease != PROCESS:
+                raise EndpointError('lease is true, false or "process", not {!a}'.format(lease))
             known = (Endpoint.from_params(rest), lease)
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
@@ -171,7 +178,7 @@ class Methods(object):
         leased, claimed = [], []
         for listener, lease in listeners:
             if lease:
-                if self.inventory.lease(listener, connection):
+                if self.inventory.lease(listener, self._holder(connection, lease)):
                     leased.append(listener)
             elif self.inventory.claim(listener, connection.pid):
                 claimed.append(listener)
@@ -180,6 +187,15 @@ class Methods(object):
                 log.info('{} {} by {}'.format(_names(new), word, connection.describe()))
                 for listener in new:
                     self.store.keep(listener)
+
+    def _holder(self, connection, lease):
+        """Return who holds a lease: the connection, or the process at its other end."""
+        if lease != PROCESS:
+            return connection
+        process = self.processes.find(connection.pid)
+        if process is None:
+            raise BindError('cannot claim for pid {}: there is no such process'.format(connection.pid))
+        return process
 
     # release
 
@@ -193,7 +209,7 @@ class Methods(object):
                 outcomes.append('unknown')
                 continue
             if lease:
-                self.inventory.end_lease(listener, connection, now)
+                self._end_lease(listener, self._holder(connection, lease), now)
             else:
                 self.inventory.end_claim(listener, now)
             if listener.claimed:
@@ -206,6 +222,11 @@ class Methods(object):
         if closed:
             log.info('{} released by {}'.format(_names(closed), connection.describe()))
         return outcomes, ()
+
+    def _end_lease(self, listener, holder, now):
+        self.inventory.end_lease(listener, holder, now)
+        if isinstance(holder, Process) and not self.inventory.has_lease(holder):
+            self.processes.release(holder)
 
     # adopt
 
@@ -261,7 +282,7 @@ class Methods(object):
 
     def _describe(self, listener, now, units):
         waiting, limit = queue_of(listener.sock)
-        claims = [('lease', holder.pid) for holder in listener.leases]
+        claims = [(PROCESS if isinstance(holder, Process) else 'lease', holder.pid) for holder in listener.leases]
         if listener.plain is not None:
             claims.append(('plain', listener.plain))
         for _, pid in claims:
@@ -317,16 +338,17 @@ class Methods(object):
         self.store.keep(listener, force=True)   # a manager without FDPOLL=0 has dropped its copy
         return True
 
-    def holder_gone(self, connection):
-        """End the leases of a connection that closed."""
-        if not self.inventory.has_lease(connection):
+    def holder_gone(self, holder):
+        """End the leases of a connection that closed, or of a process that ended."""
+        if not self.inventory.has_lease(holder):
             return
-        now = time.monotonic()
-        listeners = self.inventory.holder_gone(connection, now)
+        listeners = self.inventory.holder_gone(holder, time.monotonic())
+        for listener in listeners:
+            self.store.keep(listener)
         idle = [listener for listener in listeners if not listener.claimed]
         if idle:
             log.info('{} went away; kept for {:g} s without a claim: {}'.format(
-                connection.describe(), self.inventory.linger, _names(idle)))
+                peer.describe(holder.pid), self.inventory.linger, _names(idle)))
 
     def expire(self):
         """Close the listeners whose linger time is over."""

@@ -18,6 +18,7 @@ from multibinder.inventory import Inventory
 from multibinder.listening import is_listening
 from multibinder.loop import NOTHING, Loop
 from multibinder.methods import Methods
+from multibinder.processes import Processes
 
 HEAL_TICK = 30.0        # seconds; epoll tells of a shutdown at once, this is for what it cannot tell
 CHECK_DEADLINE = 20.0   # seconds for the new code to show that it starts
@@ -40,7 +41,8 @@ class Server(object):
         self._loop = Loop()
         self._store = handover.Store()
         self._inventory = Inventory(settings.linger)
-        self._methods = Methods(self._inventory, self._store, process.raise_nofile(),
+        self._processes = Processes(self._loop, self._process_gone)
+        self._methods = Methods(self._inventory, self._store, process.raise_nofile(), self._processes,
                                 self._watch, self._unwatch, self._want_reexec)
         self._clients = Clients(self._loop, self._methods)
         self._signals = process.SignalPipe(
@@ -138,7 +140,7 @@ class Server(object):
             if name == handover.CONTROL_NAME:
                 self._controls.append(Control.inherited(fd))
                 return
-            endpoint, plain = handover.identify(fd, name)
+            endpoint, plain, processes = handover.identify(fd, name)
             if self._inventory.find(endpoint) is not None:
                 raise EndpointError('{} is held already'.format(endpoint))
         except EndpointError as error:
@@ -148,7 +150,19 @@ class Server(object):
         listener = self._methods.adopt_socket(fd, endpoint, time.monotonic())
         if plain:
             self._inventory.claim(listener, 0)
+        self._lease_to(listener, processes)
         self._store.assume(listener, name)
+
+    def _lease_to(self, listener, processes):
+        """Renew the claims of processes, pairs of (pid, start), as far as they still live."""
+        for pid, start in processes:
+            found = self._processes.find(pid, start)
+            if found is not None:
+                self._inventory.lease(listener, found)
+
+    def _process_gone(self, gone):
+        self._methods.holder_gone(gone)
+        self._loop.hurry()
 
     def _resume(self, state):
         """Take over what `_reexecute` of the process before us wrote."""
@@ -160,6 +174,7 @@ class Server(object):
             if one['plain'] is not None:
                 self._inventory.claim(listener, one['plain'])
             listeners[one['fd']] = listener
+            self._lease_to(listener, one.get('processes', ()))
             if one['stored'] is not None:
                 self._store.assume(listener, one['stored'])
         for fileno, path, until in state['controls']:
@@ -210,7 +225,7 @@ class Server(object):
         listeners = [{
             'fd': one.sock.fileno(), 'params': one.endpoint.to_params(), 'plain': one.plain, 'created': one.created,
             'idle_since': one.idle_since, 'heals': one.heals, 'handed_out': one.handed_out,
-            'stored': self._store.name_of(one),
+            'stored': self._store.name_of(one), 'processes': handover.processes_of(one),
         } for one in self._inventory]
         self._methods.counters['reexecs'] += 1
         state = {
@@ -247,7 +262,7 @@ class Server(object):
             self._retire_control(one)
         if self._check is not None and now >= self._check.deadline:
             self._check.kill()
-        moments = [self._heal_at, self._clients.tick(now), self._inventory.next_expiry()]
+        moments = [self._heal_at, self._clients.tick(now), self._processes.tick(now), self._inventory.next_expiry()]
         moments += [one.until for one in self._controls]
         if self._check is not None:
             moments.append(self._check.deadline)

@@ -116,7 +116,7 @@ def test_all_or_none_of_a_request_is_bound():
     ({'method': 'bind', 'params': [7]}, -32602, 'endpoint is an object'),
     ({'method': 'bind', 'params': [{'address': '127.0.0.1'}]}, -32602, 'needs address and port'),
     ({'method': 'bind', 'params': [{'address': 'example.org', 'port': 80}]}, -32602, 'host names are not resolved'),
-    ({'method': 'bind', 'params': [{'address': '::1', 'port': 80, 'lease': 1}]}, -32602, 'lease is true or false'),
+    ({'method': 'bind', 'params': [{'address': '::1', 'port': 80, 'lease': 1}]}, -32602, 'lease is true, false or'),
     ({'method': 'bind', 'params': [{'address': '::1', 'port': [1]}]}, -32602, 'no number from 1 to 65535'),
     ({'method': 'adopt', 'params': [{'address': '::1', 'port': 80}]}, -32602, 'came with 0 descriptors'),
     ([{'method': 'bind'}], -32600, 'batches are not supported'),
@@ -665,6 +665,46 @@ def test_a_silent_binder_is_a_deadline(tmp_path):
         with Client(path, timeout=0.2) as client, pytest.raises(BinderAway) as raised:
             client.call('status')
         assert 'no answer in 0.2 s' in str(raised.value)
+
+
+def test_a_claim_of_a_process_lasts_as_long_as_it_lives_and_over_a_reexec():
+    port = free_port()
+    code = ('import sys\nfrom multibinder.client import Client\nClient(sys.argv[1]).bind_all(['
+            '__import__("multibinder.endpoint").endpoint.Endpoint.tcp("127.0.0.1", int(sys.argv[2]))], lease="process")\n'
+            'print("claimed")\nsys.stdout.flush()\nsys.stdin.read()')
+    with Binder('--linger', '0') as binder, Client(binder.path, timeout=DEADLINE) as client:
+        child = subprocess.Popen([sys.executable, '-c', code, binder.path, str(port)], env=environment(),
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            assert child.stdout.readline() == b'claimed\n'     # and its connection may be closed by now
+            client.call('reexec')
+            [one] = client.call('list')
+            assert [(claim['kind'], claim['pid']) for claim in one['claims']] == [('process', child.pid)]
+        finally:
+            child.communicate(timeout=DEADLINE)
+        binder.wait_for('closed: nobody claimed it')
+        assert refused(port) and client.call('list') == []
+
+
+def test_the_claim_of_a_process_comes_back_from_the_store_while_it_lives(tmp_path):
+    from multibinder.processes import start_time
+    path = str(tmp_path / 'control')
+    ports = [free_port() for _ in range(2)]
+    living, dead = [open_listener(Endpoint.tcp('127.0.0.1', port)) for port in ports]
+    pid = os.getpid()
+    binder = passed(['--linger', '0', path], [living, dead], [
+        'process {} {} tcp x'.format(pid, start_time(pid)), 'process {} {} tcp y'.format(pid, start_time(pid) - 1)])
+    try:
+        binder.wait_for('tcp 127.0.0.1:{} closed'.format(ports[1]))
+        with Client(path) as client:
+            [one] = client.call('list')
+            assert one['endpoint'] == 'tcp 127.0.0.1:{}'.format(ports[0])
+            assert [(claim['kind'], claim['pid']) for claim in one['claims']] == [('process', pid)]
+            assert client.release([Endpoint.tcp('127.0.0.1', ports[0])], lease='process') == ['closed']
+    finally:
+        assert binder.stop() == 0
+        living.close()
+        dead.close()
 
 
 def test_peer_credentials_stand_in_the_log():
