@@ -14,7 +14,7 @@ from multibinder.haproxy.config import Pidfile, RenderedConfig
 from multibinder.haproxy.generation import Generation
 from multibinder.haproxy.instance import no_template, source_of
 from multibinder.haproxy.loop import wait_for
-from multibinder.haproxy.proof import Proof
+from multibinder.haproxy.proof import CommandLine
 
 
 class Launched(object):
@@ -35,13 +35,14 @@ def sources_of(command):
     return found
 
 
-def launch(loop, number, name, command, binary, listeners, runtime, settings):
+def launch(loop, number, name, command, binary, listeners, runtime, settings, left):
     """Render, claim, install, launch, and wait for the proof: a generator that `loop` drives (see
     wait_for), which returns a Launched.
 
     `number` is the new generation's, `name` the instance's, `binary` a Binary, `listeners` a Listeners or
-    None for addresses in clear. Raises an Error, and then all is as it was before; closing the generator
-    has the same effect, but that a haproxy already launched is told to finish and not killed.
+    None for addresses in clear. Raises an Error, and then all is as it was before. Closing the generator
+    has the same effect, but that a haproxy already launched is told to finish and not killed: `left` is
+    called with its Generation.
     """
     with contextlib.ExitStack() as undo:
         sources = sources_of(command)
@@ -64,8 +65,15 @@ def launch(loop, number, name, command, binary, listeners, runtime, settings):
             undo.callback(config.restore)
 
         generation = _start(loop, number, version, command, sources, rendered, fds, runtime)
-        with _abandoned_on_error(generation):
+        try:
             yield from _proved(generation, rendered, settings)
+        except GeneratorExit:
+            generation.retire()     # it may serve already: what it has accepted is finished
+            left(generation)
+            raise
+        except BaseException:
+            generation.abandon()
+            raise
         undo.pop_all()
         return Launched(generation, configs, claim)
 
@@ -94,26 +102,14 @@ def _render(loop, sources, configs, name, clear, settings, undo):
 
 
 def _start(loop, number, version, command, sources, rendered, fds, runtime):
-    proof = Proof(version, runtime.file('cli.{}'.format(number)), runtime.file('proof.cfg'))
+    command_line = CommandLine(version, runtime.file('cli.{}'.format(number)), runtime.file('proof.cfg'))
     try:
         words = command.supervised(version, {source.template: source.config for source in sources},
-                                   proof.words(rendered.layout.ours))
-        placed = rendered.layout.place(fds, proof.listener.fileno())
-        return Generation(loop, number, version, words, placed, proof)
+                                   command_line.words(rendered.layout.ours))
+        placed = rendered.layout.place(fds, command_line.listener.fileno())
+        return Generation(loop, number, version, words, placed, command_line)
     except BaseException:
-        proof.close()
-        raise
-
-
-@contextlib.contextmanager
-def _abandoned_on_error(generation):
-    try:
-        yield
-    except GeneratorExit:
-        generation.retire()     # it may serve already: what it has accepted is finished
-        raise
-    except BaseException:
-        generation.abandon()
+        command_line.close()
         raise
 
 

@@ -30,9 +30,9 @@ class Generation(object):
     `hurried` whether it was told to end at once; `tail` its last lines on stderr (deque of str).
     """
 
-    def __init__(self, loop, number, version, words, fds, proof):
+    def __init__(self, loop, number, version, words, fds, command_line):
         """Start haproxy with `words` (list of str) and the descriptors `fds` (a dict, see process.spawn),
-        which stay the caller's, as `proof` (a Proof) does. Raises HaproxyError."""
+        which stay the caller's; `command_line` (a CommandLine) becomes its own. Raises HaproxyError."""
         self.number = number
         self.version = version
         self.status = None
@@ -40,9 +40,14 @@ class Generation(object):
         self.hurried = False
         self.tail = deque(maxlen=TAIL_LINES)
         self._loop = loop
-        self._proof = proof
+        self._command_line = command_line
+        self._question = command_line.proof
+        self._served = False
+        self._quiet = False
         self._workers = []
         self._partial = b''
+        if not version.has_master:
+            process.adopt_orphans()     # see _tell_orphans
         self._stderr, writer = os.pipe()
         try:
             os.set_blocking(self._stderr, False)
@@ -54,10 +59,10 @@ class Generation(object):
         finally:
             os.close(writer)
         self.started = time.monotonic()
-        proof.inherited()
+        command_line.inherited()
         loop.on_exit(self.pid, self._ended)
         loop.watch(self._stderr, self._read_stderr)
-        loop.watch(proof, self._read_proof)
+        loop.watch(self._question, self._read_answer)
 
     def __str__(self):
         return 'generation {} (haproxy {}, PID {})'.format(self.number, self.version.text, self.pid)
@@ -70,42 +75,50 @@ class Generation(object):
     def ready(self):
         """Whether it is proved to serve. Before 1.8 a process that has lived with a worker for
         SETTLED_SECONDS counts, too."""
-        if not self.alive:
-            return False
-        if self._proof.answered:
-            return True
-        return not self.version.has_master and self._settled()
+        return self.alive and (self._served or not self.version.has_master and self._settled())
 
     @property
     def refused(self):
         """What came in place of the worker's answer (str), or None."""
-        return self._proof.refused if self.version.has_master else None
+        if self.version.has_master and self._question.closed and not self._served:
+            return self._question.words
+        return None
+
+    @property
+    def quiet(self):
+        """Whether it was told to finish and takes no new connection any more, as far as it says."""
+        return self._quiet or not self.alive
 
     def settles_at(self):
         """Return when `ready` is worth another look without an event (time.monotonic), or None."""
         return None if self.version.has_master else self.started + SETTLED_SECONDS
 
-    def published(self, path):
-        """It serves: its command line is found at `path` (str) from here on."""
-        self._loop.forget(self._proof)
-        self._proof.publish(path)
+    def publish(self, path):
+        """It serves: `path` (str) leads to its command line from here on."""
+        self._command_line.publish(path)
         self._workers = self._find_workers()
 
     def retire(self):
-        """Tell it to finish: no new connection, and the end with the last one."""
+        """Tell it to finish: no new connection, and the end with the last one. `quiet` says when the
+        first part is done."""
         if self.retired is None:
             self.retired = time.monotonic()
         self._signal(signal.SIGUSR1)
+        if self.alive:
+            self._ask()
 
     def hurry(self):
         """Tell it to end now, with what it still serves."""
         self.hurried = True
         self._signal(signal.SIGTERM)
 
+    def leave(self):
+        """Remove what it has in the file system: it finishes by itself, with nobody to watch it."""
+        self._stop_asking()
+        self._command_line.close()
+
     def abandon(self):
         """End it, whatever it does, and wait until it is gone. For one that is not proved to serve."""
-        self._loop.forget(self._proof)
-        self._proof.close()
         if self.alive:
             self._kill_all()
             self._loop.reaped(self.pid)
@@ -142,7 +155,7 @@ class Generation(object):
 
     def _ended(self, status):
         """The process has ended and is a zombie: its group is still its own."""
-        if self._proof.answered or self.retired is not None:
+        if self._served or self.retired is not None:
             self._tell_orphans()
         else:
             self._kill_all()
@@ -167,12 +180,37 @@ class Generation(object):
         if self._partial:
             self._said(self._partial)
             self._partial = b''
-        self._loop.forget(self._proof)
-        self._proof.close()
+        self._stop_asking()
+        self._command_line.close()
 
-    def _read_proof(self):
-        if self._proof.read():
-            self._loop.forget(self._proof)
+    def _ask(self):
+        self._stop_asking()
+        try:
+            self._question = self._command_line.ask()
+        except OSError:
+            self._quiet = True      # nobody has the socket open any more
+        else:
+            self._loop.watch(self._question, self._read_answer)
+
+    def _stop_asking(self):
+        self._loop.forget(self._question)
+        self._question.close()
+
+    def _read_answer(self):
+        if not self._question.read() and not self._question.served:
+            return
+        if self.retired is None:
+            self._served = self._served or self._question.served
+            if self._served:
+                self._stop_asking()
+            elif self._question.closed:
+                self._loop.forget(self._question)
+        elif self._question.closed:
+            self._loop.forget(self._question)
+            if self._question.accepts:
+                self._ask()         # the signal has not reached the worker yet
+            else:
+                self._quiet = True
 
     def _read_stderr(self):
         for _ in range(READS_AT_ONCE):

@@ -8,7 +8,7 @@ nobody to accept: it is closed with the lease.
 
 import time
 
-from multibinder import log
+from multibinder import log, wire
 from multibinder.client import Client
 from multibinder.errors import BinderAway, Error
 from multibinder.haproxy.loop import wait_for
@@ -62,7 +62,8 @@ class Listeners(object):
                 if time.monotonic() >= deadline:
                     raise BinderAway('{}; given up after {:g} s'.format(error, self._timeout))
             except BaseException:
-                self._forget_others(client, endpoints)
+                # One request is refused as a whole; of several, some may have been granted.
+                self._forget_others(client, endpoints if len(endpoints) > wire.MAX_FDS else ())
                 raise
             delay = RECONNECT_SECONDS[min(attempt, len(RECONNECT_SECONDS) - 1)]
             attempt += 1

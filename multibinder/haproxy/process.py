@@ -61,8 +61,6 @@ def spawn(argv, fds=(), stderr=None, stdout=None, death_signal=None, group=False
     fds = dict(fds)
     parent = os.getpid()
     environ = environment() if environ is None else environ
-    if death_signal is not None:
-        prctl = _prctl()
     reader, writer = os.pipe()      # close-on-exec: its end without a byte says that exec succeeded
     pid = os.fork()
     if pid == 0:
@@ -73,7 +71,7 @@ def spawn(argv, fds=(), stderr=None, stdout=None, death_signal=None, group=False
                 os.setpgid(0, 0)
             resource.setrlimit(resource.RLIMIT_NOFILE, _inherited_limit)
             if death_signal is not None:
-                die_with(parent, death_signal, prctl)
+                die_with(parent, death_signal)
             reset_signals()
             os.execvpe(argv[0], argv, environ)
         except OSError as error:
@@ -118,9 +116,9 @@ def place(fds, writer, stdout=None, stderr=None):
     return writer
 
 
-def die_with(parent, death_signal=signal.SIGKILL, prctl=None):
+def die_with(parent, death_signal=signal.SIGKILL):
     """In a forked child: let the kernel send `death_signal` when the process `parent` dies."""
-    (prctl or _prctl())(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+    _prctl()(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)         # it died before the kernel was asked to tell
 
@@ -224,7 +222,7 @@ def find_program(word):
 
 
 def _prctl():
-    """Return prctl(2); found before the fork, since a forked child should load nothing."""
+    """Return prctl(2). Called in forked children: ctypes would cost a wrapper half a megabyte for good."""
     import ctypes
     return ctypes.CDLL(None, use_errno=True).prctl
 

@@ -17,11 +17,12 @@ from multibinder.haproxy.config import Pidfile, RenderedConfig
 from multibinder.haproxy.control import Control
 from multibinder.haproxy.instance import RuntimeDirectory, instance_name
 from multibinder.haproxy.listeners import Listeners
-from multibinder.haproxy.loop import Loop
+from multibinder.haproxy.loop import Loop, wait_for
 from multibinder.haproxy.settings import SocketPath
 
 RELOADS = (signal.SIGUSR2, signal.SIGHUP)
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+QUIET_SECONDS = 1.0     # a worker takes the signal within milliseconds; nothing breaks if it takes longer
 EXIT_DIED = 3       # haproxy ended by itself with a status that means something else here
 
 
@@ -58,7 +59,6 @@ class Supervisor(object):
         generation does not come to serve."""
         process.close_on_exec_all()
         process.raise_descriptor_limit()
-        process.adopt_orphans()
         self._runtime.make()
         self._control = Control(self._loop, self._runtime.file('control'))
         try:
@@ -105,46 +105,48 @@ class Supervisor(object):
             else:
                 self._stopping += 1
 
-    # A launch: begun, driven on by whatever happens, ended one way or the other.
+    # A reload: begun, driven on by whatever happens, ended one way or the other.
 
     def _begin(self):
         self._reload_wanted = False
         if self._serving is not None:
             log.info('reloading {}'.format(self.name))
             sdnotify.notify('RELOADING=1', 'MONOTONIC_USEC={}'.format(int(time.monotonic() * 1000000)))
-        self._attempt = launch(self._loop, self._number + 1, self.name, self._command, self._binary, self._listeners,
-                               self._runtime, self._settings)
+        self._attempt = self._replace()
 
     def _go_on(self):
-        """Drive the launch; return whether it has ended."""
+        """Drive the reload; return whether it has ended."""
         try:
             self._resume_at = next(self._attempt)
             return False
-        except StopIteration as end:
-            launched, failure = end.value, None
+        except StopIteration:
+            failure = None
         except Error as error:
-            launched, failure = None, error
+            failure = error
         self._attempt = None
         self._resume_at = None
-        if failure is None:
-            self._succeeded(launched)
-        else:
+        if failure is not None:
             self._failed(failure)
         return True
 
-    def _succeeded(self, launched):
+    def _replace(self):
+        """Put a new generation in the place of the one that serves: a generator (see loop.wait_for)."""
+        launched = yield from launch(self._loop, self._number + 1, self.name, self._command, self._binary,
+                                     self._listeners, self._runtime, self._settings, self._old.append)
         former, self._serving = self._serving, launched.generation
         self._number = self._serving.number
         if former is not None:
             self._retire(former)
-        self._serving.published(self._runtime.file('cli'))
+        self._serving.publish(self._runtime.file('cli'))
         for config in launched.configs:
             config.keep()
-        self._configs = launched.configs
         if launched.claim is not None:
             self._listeners.commit(launched.claim)
         self._outcome = (0, '')
         log.info('{} of {} serves'.format(self._serving, self.name))
+        if former is not None:
+            # Whoever waits for the reload expects that the next answer is the new generation's.
+            yield from wait_for(lambda: former.quiet, QUIET_SECONDS)
         self._tell_state('READY=1', 'MAINPID={}'.format(os.getpid()))
 
     def _failed(self, error):
@@ -213,11 +215,13 @@ class Supervisor(object):
         """Leave nothing behind but what still finishes by itself."""
         if self._attempt is not None:
             self._attempt.close()
-        for generation in [self._serving] if self._serving is not None else []:
-            generation.retire()
+        if self._serving is not None and self._serving.alive:
+            self._retire(self._serving)
+        for generation in self._old:
+            generation.leave()
         if self._listeners is not None:
             self._listeners.close()
-        if self._number and self._exit is not None:
+        if self._number:
             Pidfile(self._command.pidfile).remove()
         try:
             os.unlink(self._runtime.file('cli'))
