@@ -27,7 +27,8 @@ _reason = []
 def pytest_generate_tests(metafunc):
     if 'release' in metafunc.fixturenames:
         releases = metafunc.config.getoption('--release') or [container.host_release() or 'bookworm']
-        metafunc.parametrize('release', releases, scope='session', indirect=True)
+        # Interned: pytest compares parameters by identity, and would boot a machine for each test.
+        metafunc.parametrize('release', [sys.intern(name) for name in releases], scope='session', indirect=True)
 
 
 @pytest.fixture(scope='session')
@@ -90,7 +91,7 @@ def pytest_runtest_makereport(item, call):
     if machine is None or machine.leader is None:
         return
     try:
-        report.sections.append(('journal', machine.journal('-n', '150')))
+        report.sections.append(('journal', machine.journal('-u', 'multibinder', '-u', 'haproxy*', '-n', '120')))
         report.sections.append(('units', machine.run(
             'systemctl --no-pager status multibinder "haproxy-multi@*"; ss -ltnp; ls -la /etc/haproxy', check=False).out))
     except Exception as error:  # A machine that is gone must not hide why the test failed.

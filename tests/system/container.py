@@ -44,7 +44,7 @@ PACKAGES = (
     'python3-mako', 'python3-daemon', 'python3-lockfile', 'python3-pytest', 'man-db',
 )
 # A root that was made by an older recipe than this number is not used again.
-RECIPE = 3
+RECIPE = 4
 # The archive of haproxy, kept in the root for the tests of an upgrade of it.
 HAPROXY_DEB = '/var/cache/multibinder-tests/haproxy.deb'
 
@@ -176,9 +176,9 @@ def _mmdebstrap(release, packages, target):
         '--dpkgopt=path-include=/usr/share/man/*',
         # The container must not carry the host's name servers, and gets an own machine id at each boot.
         '--customize-hook=: >"$1/etc/machine-id"; : >"$1/etc/resolv.conf"; echo container >"$1/etc/hostname"',
-        # mmdebstrap hands apt's configuration of the target to its hooks: apt of the host, archive of
-        # the target.
-        '--customize-hook=mkdir -p "$1%s" && cd "$1%s" && apt-get -qq download haproxy && mv haproxy_*.deb "$1%s"'
+        # The host's apt, with mmdebstrap's configuration of the target: the archive of that release.
+        '--customize-hook=mkdir -p "$1%s" && cd "$1%s" && '
+        'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq download haproxy && mv haproxy_*.deb "$1%s"'
         % (os.path.dirname(HAPROXY_DEB), os.path.dirname(HAPROXY_DEB), HAPROXY_DEB),
     ]
     command += ['--aptopt=' + line for line in _apt_proxies()]
@@ -504,6 +504,9 @@ class Container:
             found.append('listening ' + ' '.join(line.split()))
         for line in self.run(
                 'ls -d /run/multibinder* /run/haproxy-* /run/systemd/*/haproxy-multi* 2>/dev/null', check=False).out.split():
+            if line == '/run/haproxy-master.sock':
+                # haproxy.service's own; it leaves it behind when it is stopped.
+                continue
             found.append('file ' + line)
         return found
 

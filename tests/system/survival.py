@@ -4,6 +4,10 @@ Responsible for the events, for the load around them, and for the judgement. tes
 multibinder; tests/bench prints it, with haproxy.service beside it.
 """
 
+import os
+import shutil
+import tempfile
+
 import build_deb
 import container
 from instances import Instance, files, get, plain, refused, template
@@ -262,9 +266,12 @@ def restart(arena):
 
 
 def upgrade_haproxy(arena):
+    with tempfile.TemporaryDirectory() as directory:
+        deb = os.path.join(directory, 'haproxy.deb')
+        shutil.copy(container.root_of(arena.machine.release) + container.HAPROXY_DEB, deb)
+        arena.machine.put_file(build_deb.newer(deb, directory), '/root/haproxy.deb')
     known = arena.known()
-    result = arena.machine.run(
-        ['dpkg', '-i', '--force-confold', container.HAPROXY_DEB], check=False, timeout=120)
+    result = arena.machine.run(['dpkg', '-i', '--force-confold', '/root/haproxy.deb'], check=False, timeout=120)
     arena.wait_new(known)
     return result.status
 
@@ -373,17 +380,43 @@ def port_removed(arena):
 
 def socket_moved(arena):
     status = move_socket(arena.machine, OTHER_SOCKET)
-    assert arena.machine.exists(OTHER_SOCKET) and not arena.machine.exists('/run/multibinder.sock')
+    # The wrapper's connection is one to the new path. The former one is served for a while, for clients that
+    # were told of it and of nothing else.
+    assert 'haproxy-multi@arena' in arena.machine.out(['multibinderctl', '--socket', OTHER_SOCKET, 'list'])
+    connected = arena.machine.out('ss -Hxn state established')
+    assert OTHER_SOCKET in connected, connected
+    known = arena.known()
     status = status or arena.reload()
+    arena.wait_new(known)
     status = status or move_socket(arena.machine, '/run/multibinder.sock')
     return status or arena.reload()
 
 
+# debconf asks only at a terminal; this makes one inside of the machine and types the answer.
+TYPIST = '''\
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.environ.pop('DEBIAN_FRONTEND', None)
+    os.execvp('dpkg-reconfigure', ['dpkg-reconfigure', '--frontend=teletype', '--priority=low', 'python3-multibinder'])
+os.write(terminal, (sys.argv[1] + '\\n').encode())
+while True:
+    try:
+        data = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not data:
+        break
+    sys.stdout.write(data.decode('utf-8', 'replace'))
+sys.exit(1 if os.waitpid(pid, 0)[1] else 0)
+'''
+
+
 def move_socket(machine, path):
-    """dpkg-reconfigure with an answer given at its prompt; its exit status."""
-    return machine.run(
-        ['dpkg-reconfigure', '--frontend=teletype', '--priority=low', 'python3-multibinder'],
-        stdin=path + '\n', check=False, timeout=120).status
+    """dpkg-reconfigure with an answer typed at its prompt; its exit status."""
+    result = machine.run(['python3', '-c', TYPIST, path], check=False, timeout=120)
+    assert 'MULTIBINDER_SOCK=%s\n' % path in machine.get('/etc/default/multibinder'), result.out + result.err
+    return result.status
 
 
 ROWS = [
