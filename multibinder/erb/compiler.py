@@ -312,7 +312,7 @@ class Program(object):
         if any(node[0] == 'splat' for node in nodes):
             parts = [(node[0] == 'splat', self.compile(node[2] if node[0] == 'splat' else node)) for node in nodes]
 
-            def spread(frame):
+            def spread_out(frame):
                 values = []
                 for splat, part in parts:
                     if splat:
@@ -320,7 +320,7 @@ class Program(object):
                     else:
                         values.append(part(frame))
                 return values
-            return spread
+            return spread_out
         items = [self.compile(node) for node in nodes]
         if len(items) == 1:
             item = items[0]

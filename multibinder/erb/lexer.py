@@ -253,7 +253,8 @@ class Source(object):
             self.refuse('global variable ' + re.match(r'\$\w*.?', text[at:]).group().strip())
         elif sign.isalpha() or sign == '_':
             self._name(at, spaced)
-        elif sign == ':' and text[at:at + 2] != '::' and (_SYMBOL.match(text, at) or text[at + 1:at + 2] in ('"', "'")):
+        elif sign == ':' and text[at:at + 2] != '::' and self._symbol_may_stand(spaced) and \
+                (_SYMBOL.match(text, at) or text[at + 1:at + 2] in ('"', "'")):
             self._symbol(at, spaced)
         elif sign == '/' and self.value_may_begin(spaced, at):
             self.position += 1
@@ -316,6 +317,15 @@ class Source(object):
             if not after_dot and (re.compile(r'[ \t]*(?:[-+*/%|&]|\|\||&&)?=(?![=~>])').match(text, end) or
                                   self._in_parameters()):
                 self.lexer.locals.add(word)
+
+    def _symbol_may_stand(self, spaced):
+        """Behind a value a colon belongs to `a ? b : c`."""
+        previous = self._previous()
+        if previous is None or previous.kind in (SEPARATOR, LABEL, TEXT, VALUE):
+            return True
+        if previous.kind in (SIGN, KEYWORD):
+            return self.value_may_begin(spaced, self.position)
+        return spaced and previous.kind in (NAME, CONSTANT) and previous.value not in self.lexer.locals
 
     def _label_may_stand(self):
         """`a ? b: c` and `a ? b : c` are choices, `f(b: c)` and `f b: c` have a label."""

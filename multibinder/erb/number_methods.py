@@ -183,12 +183,22 @@ def _round(program, value, args, block):
     digits = integer(args[0]) if args else 0
     if isinstance(value, int) and digits >= 0:
         return value
-    if digits < 0 or digits > 15:
+    if digits < 0 or digits > 14:
         raise Refusal("ruby's .round({}) is not supported here".format(digits))
-    # Ruby rounds halves away from zero, Python to the even one.
-    import decimal
-    exact = decimal.Decimal(value).quantize(decimal.Decimal(1).scaleb(-digits), decimal.ROUND_HALF_UP)
-    return float(exact) if digits else int(exact)
+    if value != value or abs(value) == float('inf'):
+        if digits:
+            return value
+        raise RubyError('a Float without a number in it has no round')
+    # Ruby rounds halves away from zero, and takes for a half what is one when it is divided again.
+    scale = 10.0 ** digits
+    size = abs(value) * scale
+    whole = math.floor(size + 0.5) if size < 2.0 ** 52 else size
+    if whole - size > 0.5:
+        whole -= 1
+    if digits and (whole + 0.5) / scale <= abs(value):
+        whole += 1
+    rounded = math.copysign(whole / scale, value)
+    return rounded if digits else int(rounded)
 
 
 @method(int, 'times', 0, 0, 'must')

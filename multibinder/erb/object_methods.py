@@ -3,7 +3,7 @@
 from multibinder.erb.calls import TABLES, integer, method, text
 from multibinder.erb.refusal import Refusal
 from multibinder.erb.values import (Environment, Hash, Range, Regexp, RubyClass, RubyError, Symbol, case_equal,
-                                    class_name, compare, covers, equal, inspect, ordered, symbol, to_s)
+                                    class_name, compare, covers, equal, inspect, key_of, ordered, symbol, to_s)
 
 EVERY = tuple(TABLES)
 
@@ -18,9 +18,14 @@ def _inspect(program, value, args, block):
     return inspect(value)
 
 
-@method(EVERY, '== eql?', 1, 1)
+@method(EVERY, '==', 1, 1)
 def _equal(program, value, args, block):
     return equal(value, args[0])
+
+
+@method(EVERY, 'eql?', 1, 1)
+def _same(program, value, args, block):
+    return key_of(value) == key_of(args[0])
 
 
 @method(EVERY, '===', 1, 1)

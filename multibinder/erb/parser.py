@@ -377,7 +377,7 @@ class Parser(object):
     def begins_value(self, token):
         if token.kind == SIGN:
             return token.value in VALUE_SIGNS or token.value in ('(', '{')
-        return token.kind in VALUE_KINDS or token.kind == KEYWORD and token.value in VALUE_WORDS + ('if', 'case', 'unless')
+        return token.kind in VALUE_KINDS or token.kind == KEYWORD and token.value in VALUE_WORDS + ('case',)
 
     def command_arguments(self):
         outer = self.without_do, self.inside_list
@@ -609,7 +609,7 @@ class Parser(object):
 
     def case(self, opened):
         subject = None
-        if self.token.kind != SEPARATOR:
+        if self.token.kind != SEPARATOR and not self.token.is_keyword('when'):
             subject = self.expression_statement()
         self.skip()
         if self.token.kind in (TEXT, VALUE):

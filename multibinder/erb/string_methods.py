@@ -10,7 +10,7 @@ BLANKS = ' \t\n\v\f\r'
 SIZE_MAX = 64 * 1024 * 1024     # characters: as the rendered text
 
 _INTEGER = re.compile(r'[ \t\n\v\f\r]*([+-]?\d+(?:_\d+)*)')
-_FLOAT = re.compile(r'[ \t\n\v\f\r]*([+-]?\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?(?:[eE][+-]?\d+)?)')
+_FLOAT = re.compile(r'[ \t\n\v\f\r]*([+-]?(?:\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)(?:[eE][+-]?\d+)?)')
 _REFERENCE = re.compile(r'\\(?:([0-9&])|(\\)|(.))', re.S)
 _FORMAT = re.compile(r'%([-+ 0#]*)(\d+|\*)?(?:\.(\d+))?(?:<(\w+)>|\{(\w+)\})?(.?)', re.S)
 
@@ -40,7 +40,7 @@ def _to_sym(program, value, args, block):
     return symbol(value)
 
 
-@method(str, 'to_str')
+@method(str, 'to_str -@ +@')
 def _itself(program, value, args, block):
     return value
 

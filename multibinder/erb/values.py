@@ -8,8 +8,11 @@ have meant.
 
 import collections
 import re
+import unicodedata
 
 from multibinder.erb.refusal import Refusal
+
+FIXED_BELOW = 1e15
 
 
 class Symbol(object):
@@ -288,10 +291,7 @@ def _quoted(text):
             shown.append('\\#')
         elif '\udc80' <= sign <= '\udcff':
             shown.append('\\x%02X' % (ord(sign) - 0xdc00))
-        elif sign < ' ' or sign == '\x7f':
-            shown.append('\\x%02X' % ord(sign) if sign != '\0' else '\\0' if not text[index + 1:index + 2].isdigit()
-                         else '\\x00')
-        elif not sign.isprintable():
+        elif unicodedata.category(sign) in ('Cc', 'Cn', 'Cs', 'Zl', 'Zp'):
             shown.append('\\u{%X}' % ord(sign) if ord(sign) > 0xffff else '\\u%04X' % ord(sign))
         else:
             shown.append(sign)
@@ -304,8 +304,13 @@ def _float(number):
     if number in (float('inf'), float('-inf')):
         return 'Infinity' if number > 0 else '-Infinity'
     text = repr(number)
-    if 'e' in text and '.' not in text:
-        text = text.replace('e', '.0e')
+    if 'e' in text:
+        return text if '.' in text else text.replace('e', '.0e')
+    if abs(number) >= FIXED_BELOW:      # Python goes over to an exponent one digit later
+        sign, digits = text[:text[0] == '-'], text.lstrip('-')
+        exponent = digits.index('.') - 1
+        digits = digits.replace('.', '').rstrip('0')
+        return '{}{}.{}e+{}'.format(sign, digits[0], digits[1:] or '0', exponent)
     return text
 
 
