@@ -16,7 +16,7 @@ from multibinder.errors import (
     WIRE_INVALID_PARAMS, WIRE_INVALID_REQUEST, WIRE_METHOD_NOT_FOUND, BindError, EndpointError, Error,
     ProtocolError, reason_of)
 from multibinder.inventory import socket_id
-from multibinder.listening import is_listening, open_listener, queue_of, somaxconn
+from multibinder.listening import drops_of, is_listening, open_listener, queue_of, somaxconn
 from multibinder.processes import Process
 
 SPARE_DESCRIPTORS = 32      # kept free for connections and for the work itself
@@ -299,6 +299,7 @@ class Methods(object):
             'idle': None if listener.idle_since is None else round(now - listener.idle_since, 3),
             'queue': waiting,
             'backlog': limit,
+            'drops': drops_of(listener.sock),
             'heals': listener.heals,
             'handed_out': listener.handed_out,
             'inode': listener.socket_id()[1],

@@ -2,14 +2,19 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 
-from multibinder import __version__, client
+from multibinder import __version__, client, report
 from multibinder.commands import fail_in_words
 from multibinder.endpoint import Endpoint
-from multibinder.errors import Error
+from multibinder.errors import BinderAway, Error, reason_of
+from multibinder.haproxy.instance import CONFIG_DIRECTORY
+from multibinder.haproxy.state import read_states
+from multibinder.metrics import exposition
 
+TIMEOUT = 10.0
 REEXEC_TIMEOUT = 45.0   # seconds; the trial start of the new code has its own, shorter deadline
 
 
@@ -25,23 +30,29 @@ def parser():
     one = verbs.add_parser('list', help='show each listener, who claims it, and its queue')
     one.add_argument('--json', action='store_true', help='as JSON')
     one.set_defaults(run=_list)
-    one = verbs.add_parser('status', help='show the binder')
+    one = verbs.add_parser('status', help='show the binder and the instances, what is wrong and what to do')
     one.add_argument('--json', action='store_true', help='as JSON')
-    one.set_defaults(run=_status)
+    one.set_defaults(run=_status, alone=True)
     one = verbs.add_parser('release', help='end the claim for good on an endpoint, and close it if nobody leases it')
     one.add_argument('endpoint', nargs='+', metavar='ENDPOINT', help="as `list` prints it, or ADDRESS:PORT, or a path")
     one.set_defaults(run=_release)
     one = verbs.add_parser('reexec', help='let the binder re-execute itself in place, and wait until it has')
     one.set_defaults(run=_reexec)
+    one = verbs.add_parser('metrics', help="print the figures in Prometheus' text format")
+    one.add_argument('--output', metavar='FILE', help='replace FILE by them, for the textfile collector')
+    one.set_defaults(run=_metrics, alone=True)
     return result
 
 
 @fail_in_words('multibinderctl')
 def main(argv=None):
     arguments = parser().parse_args(sys.argv[1:] if argv is None else argv)
-    timeout = REEXEC_TIMEOUT if arguments.verb == 'reexec' else 10.0
-    with client.Client(arguments.socket, timeout) as binder:
-        status = arguments.run(binder, arguments)
+    if getattr(arguments, 'alone', False):      # has something to say without a binder, too
+        status = arguments.run(arguments)
+    else:
+        timeout = REEXEC_TIMEOUT if arguments.verb == 'reexec' else TIMEOUT
+        with client.Client(arguments.socket, timeout) as binder:
+            status = arguments.run(binder, arguments)
     sys.stdout.flush()
     return status
 
@@ -54,36 +65,54 @@ def _list(binder, arguments):
     rows = [('ENDPOINT', 'STATE', 'QUEUE', 'AGE', 'CLAIMS')]
     for one in listeners:
         queue = '-' if one['queue'] is None else '{}/{}'.format(one['queue'], one['backlog'])
-        claims = ', '.join(_claim(claim) for claim in one['claims'])
+        claims = ', '.join(report.claimant(claim) for claim in one['claims'])
         if one['idle'] is not None:
-            claims = 'none for {}'.format(_seconds(one['idle']))
-        rows.append((one['endpoint'], one['state'], queue, _seconds(one['age']), claims))
+            claims = 'none for {}'.format(report.seconds(one['idle']))
+        rows.append((one['endpoint'], one['state'], queue, report.seconds(one['age']), claims))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     return 0
 
 
-def _claim(claim):
-    who = claim['unit'] or ('pid {}'.format(claim['pid']) if claim['pid'] else 'of before a restart')
-    if claim['unit'] and claim['pid']:
-        who += ' (pid {})'.format(claim['pid'])
-    return '{} {}'.format(claim['kind'], who)
+def _look(arguments):
+    """Return (the binder's status, its list, why it is away): None, [] and a sentence when it is."""
+    try:
+        with client.Client(arguments.socket, TIMEOUT) as binder:
+            return binder.call('status'), binder.call('list'), None
+    except BinderAway as error:
+        return None, [], str(error)
 
 
-def _status(binder, arguments):
-    status = binder.call('status')
+def _status(arguments):
+    status, listeners, away = _look(arguments)
+    instances = read_states()
     if arguments.json:
-        print(json.dumps(status, indent=2, sort_keys=True))
+        print(json.dumps({'binder': status, 'away': away, 'instances': instances}, indent=2, sort_keys=True))
+        return 1 if away else 0
+    idle = report.templates_without([one['name'] for one in instances], CONFIG_DIRECTORY)
+    path = client.socket_path() if arguments.socket is None else arguments.socket
+    lines, troubles = report.screen(path, status, away, listeners, instances, idle, time.time())
+    print('\n'.join(lines))
+    for trouble, advice in troubles:
+        print('\n! {}\n  -> {}'.format(trouble, advice))
+    return 1 if away else 0
+
+
+def _metrics(arguments):
+    status, listeners, _ = _look(arguments)
+    text = exposition(status, sorted(listeners, key=lambda one: one['endpoint']), read_states(), time.time())
+    if arguments.output is None:
+        sys.stdout.write(text)
         return 0
-    counters = status['counters']
-    print('binder {} on {}, pid {}, for {}'.format(
-        status['version'], binder.path, status['pid'], _seconds(time.time() - status['started'])))
-    print('{} listeners, {} of them claimed; an unclaimed one is kept for {:g} s'.format(
-        status['listeners'], status['claimed'], status['linger']))
-    print('{} connections; {} descriptors at most; fd store {}'.format(
-        status['connections'], status['descriptors'], 'in use' if status['store'] else 'not there'))
-    print(', '.join('{} {}'.format(name.replace('_', ' '), counters[name]) for name in sorted(counters)))
+    # The collector may read at any moment: it finds the old file or the new one, whole.
+    fresh = '{}.{}.new'.format(arguments.output, os.getpid())
+    try:
+        with open(fresh, 'w') as file:
+            file.write(text)
+        os.rename(fresh, arguments.output)
+    except OSError as error:
+        raise Error('cannot write the metrics to {}: {}'.format(arguments.output, reason_of(error))) from None
     return 0
 
 
@@ -119,16 +148,3 @@ def _reexec(binder, arguments):
     print('the binder (pid {}) runs version {}, with {} listeners'.format(
         status['pid'], status['version'], status['listeners']))
     return 0
-
-
-def _seconds(seconds):
-    """Return a time span as people read it: 12.3s, 4m05s, 3h12m, 5d02h."""
-    if seconds < 60:
-        return '{:.1f}s'.format(seconds)
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return '{}m{:02d}s'.format(minutes, rest)
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return '{}h{:02d}m'.format(hours, minutes)
-    return '{}d{:02d}h'.format(*divmod(hours, 24))
