@@ -32,7 +32,7 @@ def test_page_has_the_options_of_help_and_no_others(name):
         wanted |= options_of(package.help_of(name, [verb]))
     found = options_of(page_text(page))
     # Other programs' options in examples and references.
-    foreign = {'--kill-who', '--now'}
+    foreign = {'--bind', '--fd', '--kill-who', '--now'}
     assert wanted - found == set(), 'not in the page'
     assert found - wanted - foreign == set(), 'not in --help'
 
@@ -70,7 +70,7 @@ def test_man_has_no_warning(page):
 @pytest.mark.parametrize('page', PAGES)
 def test_references_lead_to_a_page(page):
     shipped = set(os.path.basename(name) for name in PAGES)
-    foreign = {'haproxy.1', 'systemd.1', 'unix.7', 'shutdown.2', 'journalctl.1', 'systemctl.1', 'systemd.exec.5'}
+    foreign = {'haproxy.1', 'systemd.1', 'unix.7', 'shutdown.2', 'journalctl.1', 'systemctl.1', 'sd_listen_fds.3'}
     for name, section in re.findall(r'^\.BR ([\w@\\.-]+) \((\d)\)', package.text(page), re.MULTILINE):
         reference = '{}.{}'.format(name.replace('\\-', '-'), section)
         assert reference in shipped | foreign, reference
