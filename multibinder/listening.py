@@ -21,6 +21,7 @@ IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
 SO_BINDTODEVICE = getattr(socket, 'SO_BINDTODEVICE', 25)
 SO_MEMINFO = 55
+_BACKLOG_MAX = 0x7fffffff
 SO_DOMAIN = getattr(socket, 'SO_DOMAIN', 39)
 
 
@@ -37,7 +38,7 @@ def open_listener(endpoint):
             _bind_unix(sock, endpoint)
         else:
             _bind_tcp(sock, endpoint)
-        sock.listen(endpoint.options.get('backlog') or somaxconn())
+        listen(endpoint, sock)
         return sock
     except (OSError, BindError, KeyError) as error:
         if sock is not None:
@@ -46,6 +47,12 @@ def open_listener(endpoint):
             raise
         reason = reason_of(error) if isinstance(error, OSError) else 'no such user or group: {}'.format(error)
         raise BindError('cannot bind {}: {}'.format(endpoint, reason)) from None
+
+
+def listen(endpoint, sock):
+    """Bring a bound socket into LISTEN with the endpoint's backlog, or the largest that net.core.somaxconn
+    allows, to which the kernel cuts what is more. Raises OSError."""
+    sock.listen(endpoint.options.get('backlog', _BACKLOG_MAX))
 
 
 def close_listener(endpoint, sock):
@@ -135,25 +142,17 @@ def drops_of(sock):
         return None
 
 
-def somaxconn():
-    """Return the kernel's limit for a backlog (net.core.somaxconn), in connections."""
-    try:
-        with open('/proc/sys/net/core/somaxconn') as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return socket.SOMAXCONN
-
-
 def _bind_tcp(sock, endpoint):
     options = endpoint.options
+    ipv6 = endpoint.family() == socket.AF_INET6
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sock.family == socket.AF_INET6 and options.get('v6only') is not None:
+    if ipv6 and options.get('v6only') is not None:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(options['v6only']))
     if options.get('freebind'):
         sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
     if options.get('transparent'):
         level, option = (socket.IPPROTO_IP, IP_TRANSPARENT)
-        if sock.family == socket.AF_INET6:
+        if ipv6:
             level, option = (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
         sock.setsockopt(level, option, 1)
     if 'interface' in options:

@@ -16,7 +16,7 @@ from multibinder.errors import (
     WIRE_INVALID_PARAMS, WIRE_INVALID_REQUEST, WIRE_METHOD_NOT_FOUND, BindError, EndpointError, Error,
     ProtocolError, reason_of)
 from multibinder.inventory import socket_id
-from multibinder.listening import drops_of, is_listening, open_listener, queue_of, somaxconn
+from multibinder.listening import drops_of, is_listening, listen, open_listener, queue_of
 from multibinder.processes import Process
 
 SPARE_DESCRIPTORS = 32      # kept free for connections and for the work itself
@@ -328,7 +328,7 @@ class Methods(object):
     def heal(self, listener):
         """Bring a listener that somebody shut down back into LISTEN. Returns whether it is."""
         try:
-            listener.sock.listen(listener.endpoint.options.get('backlog') or somaxconn())
+            listen(listener.endpoint, listener.sock)
         except OSError as error:
             log.error('{} is out of LISTEN and cannot be brought back: {}'.format(listener.endpoint, reason_of(error)))
             return False
