@@ -70,9 +70,12 @@ def run(argv, timeout=300):
 
 
 def package():
+    """Builds the package, unless MULTIBINDER_DEB names one, and installs it."""
     with tempfile.TemporaryDirectory(prefix='multibinder-demo.') as directory:
-        step('building the package')
-        deb = build_deb.build(directory)
+        deb = os.environ.get('MULTIBINDER_DEB')
+        if not deb:
+            step('building the package')
+            deb = build_deb.build(directory)
         step('installing ' + os.path.basename(deb))
         # apt for its dependencies; --reinstall so that a second demo shows the tree as it is now.
         run(['apt-get', 'install', '-y', '--no-install-recommends', '--reinstall', '--allow-downgrades', deb])

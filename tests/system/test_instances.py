@@ -81,7 +81,7 @@ def test_an_address_in_use_by_someone_else(machine, instance):
         # All or none: the address that was free was not kept either.
         assert '8003' not in machine.out('multibinderctl list')
     finally:
-        machine.run('pkill -f "port=8002"', check=False)
+        machine.run('pkill -f "[p]ort=8002"', check=False)
         holder.wait(10)
     one.start()
     assert get(machine, 'http://127.0.0.1:8003/')

@@ -109,7 +109,7 @@ def test_the_example_for_other_services(machine):
         machine.until('curl -s --http0.9 http://127.0.0.1:8080/', why='the example serves')
         assert machine.run('curl -s --http0.9 http://127.0.0.1:8080/', check=False).out == 'hello\n'
     finally:
-        machine.run('pkill -f /root/service.py', check=False)
+        machine.run("pkill -f /root/[s]ervice.py", check=False)
         process.wait(10)
     # A plain bind claims for good, as with the gem: the listener is held without its service.
     assert '127.0.0.1:8080' in machine.out('multibinderctl list')
