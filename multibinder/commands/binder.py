@@ -1,6 +1,6 @@
 """multibinder: the binder, in the foreground or detached."""
 
-import argparse
+import getopt
 import grp
 import os
 import sys
@@ -11,22 +11,45 @@ from multibinder.errors import Error, UsageError
 from multibinder.server import Server
 
 DEFAULT_LINGER = 30.0
+USAGE = """\
+usage: multibinder [OPTION...] SOCKET
+
+Holds listening sockets and hands them out over the UNIX socket SOCKET.
+
+  --mode MODE       mode of the control socket, octal [0600; 0660 with --group]
+  --group GROUP     group of the control socket
+  --linger SECONDS  keep a listener that nobody claims for this long
+                    [MULTIBINDER_LINGER, or 30]
+  --daemon          detach from the terminal; log to syslog
+  --pidfile FILE    with --daemon: write the PID there, and lock it
+  -h, --help        print this and exit
+  --version         print the version and exit
+
+SIGUSR1: re-execute in place, sockets kept. SIGTERM: stop. See multibinder(8).
+"""
 
 
-def parser():
-    """Return the command's argument parser."""
-    result = argparse.ArgumentParser(
-        prog='multibinder', description='Hold listening sockets and hand them out over a UNIX socket.',
-        epilog='SIGUSR1: re-execute in place, sockets kept. SIGTERM: stop. See multibinder(8).')
-    result.add_argument('socket', metavar='SOCKET', help='path of the control socket')
-    result.add_argument('--mode', help="mode of the control socket, octal (default 0600; 0660 with --group)")
-    result.add_argument('--group', help='group of the control socket')
-    result.add_argument('--linger', type=float, metavar='SECONDS',
-                        help='keep a listener that nobody claims for this long (default: MULTIBINDER_LINGER, or 30)')
-    result.add_argument('--daemon', action='store_true', help='detach from the terminal; log to syslog')
-    result.add_argument('--pidfile', metavar='FILE', help='with --daemon: write the PID there, and lock it')
-    result.add_argument('--version', action='version', version='multibinder ' + __version__)
-    return result
+class Arguments(object):
+    """The words of the command line, unchecked. Raises UsageError for words that are none of ours."""
+
+    def __init__(self, words):
+        # argparse would cost a tenth of the memory of a process that runs for years.
+        try:
+            options, rest = getopt.gnu_getopt(
+                words, 'h', ['mode=', 'group=', 'linger=', 'daemon', 'pidfile=', 'help', 'version'])
+        except getopt.GetoptError as error:
+            raise UsageError('{} (see --help)'.format(error)) from None
+        options = {name.lstrip('-'): value for name, value in options}
+        self.help = 'help' in options or 'h' in options
+        self.version = 'version' in options
+        self.mode = options.get('mode')
+        self.group = options.get('group')
+        self.linger = options.get('linger')
+        self.daemon = 'daemon' in options
+        self.pidfile = options.get('pidfile')
+        if not self.help and not self.version and len(rest) != 1:
+            raise UsageError('one SOCKET is expected, not {} (see --help)'.format(len(rest)))
+        self.socket = rest[0] if rest else ''
 
 
 class Settings(object):
@@ -46,13 +69,13 @@ class Settings(object):
                 grp.getgrnam(self.group)
             except KeyError:
                 raise UsageError('--group {}: no such group'.format(self.group)) from None
-        linger = arguments.linger
-        if linger is None:
-            text = environment.get('MULTIBINDER_LINGER') or str(DEFAULT_LINGER)
-            try:
-                linger = float(text)
-            except ValueError:
-                raise UsageError('MULTIBINDER_LINGER={} is no number of seconds'.format(text)) from None
+        source, text = '--linger', arguments.linger
+        if text is None:
+            source, text = 'MULTIBINDER_LINGER', environment.get('MULTIBINDER_LINGER') or str(DEFAULT_LINGER)
+        try:
+            linger = float(text)
+        except ValueError:
+            raise UsageError('{} {} is no number of seconds'.format(source, text)) from None
         if not 0 <= linger <= 86400 * 365:
             raise UsageError('a linger time of {:g} s is not between 0 and a year'.format(linger))
         self.linger = linger
@@ -64,7 +87,10 @@ class Settings(object):
 @fail_in_words('multibinder')
 def main(argv=None):
     environment = dict(os.environ)
-    arguments = parser().parse_args(sys.argv[1:] if argv is None else argv)
+    arguments = Arguments(sys.argv[1:] if argv is None else argv)
+    if arguments.help or arguments.version:
+        sys.stdout.write(USAGE if arguments.help else 'multibinder {}\n'.format(__version__))
+        return 0
     settings = Settings(arguments, environment)
     command = [os.path.abspath(sys.argv[0])] + sys.argv[1:]
     server = Server(settings, command, environment)
