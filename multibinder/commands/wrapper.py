@@ -1,18 +1,20 @@
 """multibinder-haproxy-wrapper: the supervisor of one haproxy instance."""
 
+import os
+import signal
 import sys
 
 from multibinder import __version__, log
 from multibinder.client import socket_path
 from multibinder.commands import fail_in_words
-from multibinder.errors import UsageError
+from multibinder.errors import HaproxyError, UsageError, reason_of
 from multibinder.haproxy.command import Command
 from multibinder.haproxy.instance import RuntimeDirectory
 
 NAME = 'multibinder-haproxy-wrapper'
 USAGE = """\
 usage: {name} HAPROXY [OPTION...] -f TEMPLATE [-p PIDFILE]
-       {name} --wait-reload NAME
+       {name} --wait-reload NAME [PID]
        {name} --help | --version
 
 Runs haproxy on listeners of the binder and supervises it. TEMPLATE is
@@ -20,7 +22,9 @@ NAME.cfg.tmpl, NAME.cfg.erb, NAME.cfg.mb, or NAME.cfg beside which one of these
 lies; the rendered config is NAME.cfg. Every other option is haproxy's own.
 
   --wait-reload NAME  wait until no reload of the instance NAME is under way,
-                      print why the last one failed, and return its status
+                      print why the last one failed, and return its status;
+                      for systemd before 232, which cannot do it, ask the
+                      wrapper PID for the reload first
   --help              print this and exit
   --version           print the version and exit
 
@@ -58,9 +62,9 @@ def main(argv=None):
         sys.stdout.write('{} {}\n'.format(NAME, __version__))
         return 0
     if words[0] == '--wait-reload':
-        if len(words) != 2:
-            raise UsageError('--wait-reload needs the name of one instance')
-        return _wait_reload(words[1])
+        if len(words) not in (2, 3) or not (words + ['0'])[2].isdigit():
+            raise UsageError('--wait-reload needs the name of one instance, and may have the PID of its wrapper')
+        return _wait_reload(*words[1:])
     if words[0].startswith('-'):
         raise UsageError('unknown option {}: haproxy and its options are expected (see --help)'.format(words[0]))
     command = Command(words)
@@ -69,8 +73,16 @@ def main(argv=None):
     return supervise(command, Settings(), socket_path())
 
 
-def _wait_reload(name):
+def _wait_reload(name, pid=None):
     from multibinder.haproxy.control import wait_for_reload
+    if pid is not None and 'INVOCATION_ID' not in os.environ:
+        # The unit's first ExecReload, whose "+" systemd before 231 does not know, has not asked. With 231,
+        # which does not set the variable yet, it is asked for twice, which does no harm.
+        try:
+            os.kill(int(pid), signal.SIGUSR2)
+        except OSError as error:
+            raise HaproxyError('cannot ask the wrapper of {} (PID {}) for a reload: {}'.format(
+                name, pid, reason_of(error)))
     status, reason = wait_for_reload(RuntimeDirectory(name).file('control'), name)
     if status:
         log.error(reason)
