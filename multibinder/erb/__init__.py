@@ -14,6 +14,7 @@ from multibinder.erb.parser import Parser
 from multibinder.erb.refusal import Refusal
 from multibinder.erb.runtime import Host
 from multibinder.erb.values import RubyError
+from multibinder.template.deadline import Late
 from multibinder.template.scope import BindRefused
 
 
@@ -34,6 +35,9 @@ def render_erb(path, reader, scope, sink, strict):
         raise reader.error(str(error), path, program.line) from None
     except (Next, Break):
         raise reader.error('break or next out of a block that has ended', path, program.line) from None
+    except Late as late:
+        late.place = program and reader.place(path, program.line)
+        raise
     except RecursionError:
         raise reader.error('nested too deep for this Python ({} frames)'.format(sys.getrecursionlimit()), path,
                            program and program.line) from None

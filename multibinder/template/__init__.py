@@ -7,8 +7,8 @@ The trailing comment of a rendered config is not this package's.
 """
 
 import os
+import warnings
 
-from multibinder.errors import TemplateError
 from multibinder.template.scope import Scope
 from multibinder.template.sink import Sink
 from multibinder.template.source import FIRST_FD, Reader, bare_name
@@ -61,10 +61,11 @@ def render(path, instance=None, env=None, strict=False, clear=False, deadline=No
     if path.endswith(ERB_ENDINGS):
         from multibinder.erb import render_erb as engine
     else:
-        from multibinder.template.mako_engine import render_mako as engine
-    warnings = engine(path, reader, scope, sink, strict)
+        from multibinder.template.tmpl import render_tmpl as engine
+    with warnings.catch_warnings():
+        # What Python's compiler thinks of a template's code would go to stderr, without its place.
+        warnings.simplefilter('ignore')
+        said = engine(path, reader, scope, sink, strict)
     text, lines = sink.finish()
-    for index, line, path_and_line in scope.unused(text, lines):
-        warnings.append('{}: {} is claimed, but haproxy will not see it: {}'.format(
-            path_and_line, scope.endpoints[index], line))
-    return Rendering(text, scope.endpoints, lines, warnings)
+    said += sink.warnings + scope.misused(text, lines, path)
+    return Rendering(text, scope.endpoints, lines, said)

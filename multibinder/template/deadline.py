@@ -1,14 +1,15 @@
 """A bound for the time that a template's code may take."""
 
-import signal
-
 from multibinder.errors import TemplateError
 
 AGAIN = 0.05    # seconds: code that swallows the interruption is interrupted again
 
 
-class _Late(BaseException):
-    """Not an Exception: a template's own `except Exception` must not stop it."""
+class Late(BaseException):
+    """The time is up. Not an Exception: a template's own `except Exception` must not stop it. An engine on
+    its way sets `place` to (path, line, the line's text) of where the template was."""
+
+    place = None
 
 
 def limited(seconds, path, work):
@@ -16,8 +17,10 @@ def limited(seconds, path, work):
 
     Main thread only; a SIGALRM handler and timer of the caller are put back afterwards.
     """
+    import signal
+
     def interrupt(number, frame):
-        raise _Late()
+        raise Late()
 
     try:
         try:
@@ -31,7 +34,8 @@ def limited(seconds, path, work):
                     signal.setitimer(signal.ITIMER_REAL, 0)
                     signal.signal(signal.SIGALRM, handler)
                     break
-                except _Late:
+                except Late:
                     pass
-    except _Late:
-        raise TemplateError('rendering took longer than {:g} seconds'.format(seconds), path) from None
+    except Late as late:
+        raise TemplateError('rendering took longer than {:g} seconds'.format(seconds),
+                            *(late.place or (path,))) from None

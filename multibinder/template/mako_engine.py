@@ -12,45 +12,26 @@ import re
 import sys
 
 from multibinder.errors import TemplateError
-from multibinder.template import cheap_mako, tokens
+from multibinder.template import cheap_mako, names, tokens
+from multibinder.template.deadline import Late
 from multibinder.template.scope import BindRefused
 from multibinder.template.sink import OUTPUT_MAX
+from multibinder.template.text import NONE, NotText
 
 cheap_mako.load()
 
 from mako import exceptions, parsetree, runtime     # noqa: E402
 from mako.lexer import Lexer                        # noqa: E402
+from mako.pygen import adjust_whitespace            # noqa: E402
 from mako.template import Template                  # noqa: E402
 
 _METADATA = re.compile(r'__M_BEGIN_METADATA(.+?)__M_END_METADATA', re.S)
 _WHERE = re.compile(r"( in file '.*')? at line: \d+ char: \d+\Z", re.S)
-# What Python shows of an object that has no text of its own, a generator for one.
-_NO_TEXT = re.compile(r'<.* at 0x[0-9a-f]+>\Z', re.S)
-_PARSER_WORDS = re.compile(r"\A\(\w+\) (.*?)( \(<unknown>, line \d+\))?( \(['\"].*)?\Z", re.S)
 
 
-def render_mako(path, reader, scope, sink, strict):
-    """Render the template at `path` into `sink`. Returns the warnings (list of str); raises TemplateError."""
-    return _Engine(reader, scope, sink, strict).render(path)
-
-
-def text_of(value):
-    """Return what an expression's value is in the text. Raises NotText."""
-    if type(value) is str:
-        return value
-    if isinstance(value, (bytes, bytearray)) or callable(value) and value is not runtime.UNDEFINED:
-        raise NotText(value)
-    text = str(value)
-    if text[:1] == '<' and _NO_TEXT.match(text):
-        raise NotText(value)
-    return text
-
-
-class NotText(Exception):
-    """A value that has no text of its own."""
-
-    def __init__(self, value):
-        Exception.__init__(self, 'the value is no text but {}'.format(_described(value)))
+def render_mako(path, reader, scope, sink, scans):
+    """Render the template at `path` into `sink`; `scans` (tmpl.Scans) gives the tokens. Raises TemplateError."""
+    _Engine(reader, scope, sink, scans).render(path)
 
 
 class _Missing(Exception):
@@ -90,28 +71,30 @@ class _Source(object):
 class _Engine(object):
     """The templates of one rendering, and Mako's lookup for them (get_template, adjust_uri)."""
 
-    def __init__(self, reader, scope, sink, strict):
+    def __init__(self, reader, scope, sink, scans):
         self.reader = reader
         self.scope = scope
         self.sink = sink
-        self.strict = strict
+        self.scans = scans
         self.sources = {}       # by uri
         self.uris = {}          # by path
-        self.warnings = []
         self.size = 0
         sink.locate = self.locate
         sink.write = self.write
 
     def render(self, path):
-        template = None
         try:
             template = self._template(path)
             template.render_context(runtime.Context(self.sink, **self.scope.names))
         except TemplateError:
             raise
-        except Exception as error:      # whatever a template's own code raises
+        except Late as late:
+            places = self._place(late)
+            if places:
+                late.place = self.reader.place(places[-1][0].path, places[-1][1])
+            raise
+        except (Exception, SystemExit) as error:    # whatever a template's own code raises
             raise self._failure(error, path) from None
-        return self.warnings
 
     # -- Mako's lookup
 
@@ -135,13 +118,7 @@ class _Engine(object):
         uri = self.uris.get(path)
         if uri is not None:
             return self.sources[uri].template
-        text = self.reader.read(path)
-        try:
-            scanner = tokens.Scanner(text, self.scope.names, self.scope.env.__contains__)
-            found = scanner.scan()
-        except tokens.Mistake as error:
-            raise self.reader.error(str(error), path, error.line) from None
-        self._report(path, scanner)
+        found = self.scans.scan(path)
         source = _Source(path, found)
         # Mako names its module after the uri with every odd sign made "_": the number keeps two apart.
         uri = '/%d/%s' % (len(self.sources), path)
@@ -149,29 +126,22 @@ class _Engine(object):
         self.sources[uri] = source
         try:
             source.template = Template(
-                text=text, filename=path, uri=uri, lookup=self, lexer_cls=_lexer(found), default_filters=['mb_text_of'],
-                imports=['from multibinder.template.mako_engine import text_of as mb_text_of'])
+                text=self.reader.read(path), filename=path, uri=uri, lookup=self, lexer_cls=_lexer(found), default_filters=['mb_text_of'],
+                imports=['from multibinder.template.text import text_of as mb_text_of'])
         except TemplateError:
             raise
         except Exception as error:      # Mako lets more through than its own kinds
             raise self._refusal(error, path) from None
         return source.template
 
-    def _report(self, path, scanner):
-        for line, name in scanner.unknown:
-            sentence = '${{{0}}} is left to haproxy: nothing here defines {0}, and the environment has none'.format(name)
-            if self.strict:
-                raise self.reader.error(sentence, path, line)
-            self.warnings.append('{}:{}: {}'.format(path, line, sentence))
-        for line, sentence in scanner.doubts:
-            self.warnings.append('{}:{}: {}'.format(path, line, sentence))
-
     # -- writing
 
     def write(self, text):
         """Take a piece of text and where in Mako's module it was written."""
-        if type(text) is not str:
-            raise NotText(text)
+        if type(text) is not str and text is not NONE:
+            if not isinstance(text, str):
+                raise NotText(text)
+            text = str.__str__(text)        # what the filter h gives joins in ways of its own
         self.size += len(text)
         if self.size > OUTPUT_MAX:
             raise OverflowError('the rendered text is larger than {} characters'.format(OUTPUT_MAX))
@@ -180,8 +150,8 @@ class _Engine(object):
         self.sink.pieces.append((text, (frame.f_code, frame.f_lasti, frame.f_globals)))
 
     def locate(self, origin, text):
-        code, instruction, names = origin
-        source = self.sources.get(names.get('_template_uri'))
+        code, instruction, module = origin
+        source = self.sources.get(module.get('_template_uri'))
         if source is None:
             return None
         table = source.by_code.get(code)
@@ -209,22 +179,62 @@ class _Engine(object):
         """Return the TemplateError for an exception out of a running template."""
         places = self._place(error)
         if not places:
-            return TemplateError(_reason(error), path)
+            return TemplateError(self._reason(error), path)
         source, line, frame, number = places[-1]
-        return self.reader.error(_reason(error, frame, source, number), source.path, line)
+        undefined = self._undefined(error, source, line, frame, number)
+        if undefined:
+            return self.reader.error('nothing defines {}'.format(' or '.join(undefined[0])), source.path, undefined[1])
+        return self.reader.error(self._reason(error), source.path, line)
+
+    def _undefined(self, error, source, line, frame, number):
+        """Return (names, line) where what went wrong is that nothing defines them, else None.
+
+        Mako gives an undefined name a value of its own and says "Undefined" when that is used, so the
+        names are those with this value in the code that failed.
+        """
+        words = str(error)
+        if isinstance(error, NameError) and 'ndefined' not in words:
+            named = re.search(r"name '(\w+)'", words)
+            return ((named.group(1),), line) if named else None
+        if 'ndefined' not in words and not isinstance(error, NotText):
+            return None
+        found = []
+        at = None
+        rows = source.template.code.split('\n')[number - 1:]
+        for row, text in enumerate(rows[:source.spans.get(line, 0) + 1]):
+            for word in re.findall(r'[^\W\d]\w*', text):
+                if frame.f_locals.get(word) is runtime.UNDEFINED and word != 'UNDEFINED' and word not in found:
+                    found.append(word)
+                    at = row if at is None else at
+        return (found, line + at) if found else None
+
+    def _reason(self, error):
+        """Say in one sentence what an exception out of a template's code means."""
+        words = str(error)
+        if isinstance(error, (BindRefused, NotText, _Missing, OverflowError)):
+            return words
+        if isinstance(error, RecursionError):
+            return 'it goes round in circles: a template or a def that includes itself'
+        if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str) and ' ' in error.args[0]:
+            return error.args[0]
+        if isinstance(error, TypeError) and 'bind_' in words:
+            return words.replace('Scope.', '')
+        for uri, source in self.sources.items():
+            words = words.replace(uri, source.path)
+        return '{}: {}'.format(type(error).__name__, words) if words else type(error).__name__
 
     def _refusal(self, error, path):
         """Return the TemplateError for an exception out of Mako's compiler."""
-        line = getattr(error, 'lineno', None)
-        words = error.__context__
-        if isinstance(error, SyntaxError):
-            return self.reader.error(error.msg, path, None)
-        if isinstance(words, SyntaxError):
-            if line:
-                line += (words.lineno or 1) - 1
-            return self.reader.error(words.msg, path, line)
+        if isinstance(error, SyntaxError) or isinstance(error.__context__, SyntaxError):
+            # Which line Mako names differs between its versions, so it is looked for here.
+            for token in self.scans.scan(path):
+                found = names.mistake(token)
+                if found:
+                    return self.reader.error(found[1], path, found[0])
         reason = _WHERE.sub('', str(error))
-        return self.reader.error(reason, path, line)
+        if reason.startswith('Fragment '):
+            reason = 'a control line ends with a colon'
+        return self.reader.error(reason, path, getattr(error, 'lineno', None))
 
 
 def _lexer(found):
@@ -240,7 +250,9 @@ def _lexer(found):
                 if kind == tokens.TEXT:
                     self.append_node(parsetree.Text, token[2])
                 elif kind == tokens.EXPRESSION:
-                    self.append_node(parsetree.Expression, token[2], token[3])
+                    # In brackets, so that `a, b` is a tuple here as it is in the value of a name.
+                    code = '(' + token[2] + ('\n)' if '#' in token[2] else ')')
+                    self.append_node(parsetree.Expression, code, token[3])
                 elif kind == tokens.CONTROL:
                     self._control(*token[2:])
                 elif kind == tokens.CODE:
@@ -281,48 +293,8 @@ def _lexer(found):
     return TokenLexer
 
 
-from mako.pygen import adjust_whitespace    # noqa: E402
-
-
 def _line_table(code):
     """Return (offsets, lines) of a code object, in rising order of offset."""
     import dis
     pairs = list(dis.findlinestarts(code))
     return [offset for offset, _ in pairs], [line for _, line in pairs]
-
-
-def _described(value):
-    if isinstance(value, (bytes, bytearray)):
-        return 'bytes: {!r}'.format(bytes(value[:40]))
-    return 'a ' + type(value).__name__
-
-
-def _reason(error, frame=None, source=None, number=None):
-    """Say in one sentence what an exception out of a template's code means."""
-    if isinstance(error, (BindRefused, NotText, _Missing, OverflowError)):
-        return str(error)
-    if isinstance(error, RecursionError):
-        return 'it goes round in circles: a template or a def that includes itself'
-    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str) and ' ' in error.args[0]:
-        return error.args[0]
-    undefined = _undefined(error, frame, source, number) if frame is not None else ()
-    if undefined:
-        return 'nothing defines {}'.format(' or '.join(undefined))
-    return '{}: {}'.format(type(error).__name__, error)
-
-
-def _undefined(error, frame, source, number):
-    """Return the names of the module's line that nothing defines, where that is what went wrong."""
-    if isinstance(error, NameError) and 'ndefined' not in str(error):
-        found = re.search(r"name '(\w+)'", str(error))
-        return (found.group(1),) if found else ()
-    if 'ndefined' not in str(error):
-        return ()
-    rows = source.template.code.split('\n')
-    row = rows[number - 1] if number <= len(rows) else ''
-    words = re.findall(r'[A-Za-z_]\w*', row)
-    found = []
-    for word in words:
-        if frame.f_locals.get(word) is runtime.UNDEFINED and word not in found:
-            found.append(word)
-    return found

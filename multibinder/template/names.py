@@ -5,6 +5,8 @@ import builtins
 import re
 
 ANY = '*'       # stands in a set of names for those of a namespace that is imported as a whole
+# What has to stand before a control line, for it to be a statement.
+_HEADS = {'else': 'if x: pass\n', 'elif': 'if x: pass\n', 'except': 'try: pass\n', 'finally': 'try: pass\n'}
 _WORD = re.compile(r'[A-Za-z_]\w*')
 
 
@@ -15,6 +17,28 @@ def parses(code):
         return True
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
+
+
+def mistake(token):
+    """Return (line, reason) of what is no Python in a token of code, or None."""
+    kind, line = token[:2]
+    if kind == 'expression':
+        code, before = '(' + token[2] + '\n)', 0
+    elif kind == 'code':
+        code, before = _evened(token[2])
+    elif kind == 'control' and not token[3]:
+        head = _HEADS.get(token[2], '')
+        code, before = _completed(token[2], token[4]), -head.count('\n')
+    else:
+        return None
+    try:
+        ast.parse(code)
+    except SyntaxError as error:
+        last = line + (token[4] if kind == 'control' else token[2]).count('\n')
+        return min(line + before + max(error.lineno or 1, 1) - 1, last), error.msg
+    except (ValueError, RecursionError, MemoryError) as error:
+        return line, str(error) or type(error).__name__
+    return None
 
 
 def missing(code, is_defined):
@@ -58,23 +82,26 @@ def _tag(keyword, attributes, found):
 
 def _completed(keyword, line):
     """Return a control line as a whole statement."""
-    head = {'else': 'if x: pass\n', 'elif': 'if x: pass\n', 'except': 'try: pass\n', 'finally': 'try: pass\n'}
     tail = '\nexcept: pass' if keyword == 'try' else ''
-    return head.get(keyword, '') + line + '\n pass' + tail
+    return _HEADS.get(keyword, '') + line + '\n pass' + tail
+
+
+def _evened(code):
+    """Return (code without its margin, number of empty lines that stood before it)."""
+    rows = code.split('\n')
+    before = 0
+    while before < len(rows) - 1 and not rows[before].strip():
+        before += 1
+    margin = len(rows[before]) - len(rows[before].lstrip())
+    return '\n'.join(row[margin:] if not row[:margin].strip() else row for row in rows[before:]), before
 
 
 def _statements(code, found):
     """Add the names that statements bind. Text that is no Python binds none: the engine will say so."""
-    lines = code.strip('\n').split('\n')
-    filled = [line for line in lines if line.strip()]
-    margin = min([len(line) - len(line.lstrip()) for line in filled] or [0])
     try:
-        tree = ast.parse('\n'.join(line[margin:] for line in lines))
+        tree = ast.parse(_evened(code)[0])
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        try:
-            tree = ast.parse('if 1:\n ' + code.strip())
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return
+        return
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             found.add(node.id)

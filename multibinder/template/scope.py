@@ -5,12 +5,14 @@ engines'; what an endpoint may be is `multibinder.endpoint`'s.
 """
 
 import os
+import re
 
 from multibinder.endpoint import Endpoint
 from multibinder.errors import EndpointError, TemplateError
-from multibinder.template.source import FIRST_FD, bare_name
+from multibinder.template.source import FIRST_FD, bare_name, in_comment
 
 NAMES = ('bind_tcp', 'bind_unix', 'env', 'ENV', 'hostname', 'instance', 'cpu_count')
+_DESCRIPTOR = re.compile(r'fd@(\d+)')
 
 
 class BindRefused(Exception):
@@ -83,7 +85,36 @@ class Scope(object):
                 raise TemplateError('{!r} is taken: it always names what multibinder gives'.format(name), found[0])
         self.names.update(self.values)
 
-    def unused(self, text, lines):
-        """Return [(index of the endpoint, why, 'path:line')] of endpoints that the text does not use:
-        clients of a listener that nobody accepts on would hang."""
-        return []
+    def misused(self, text, lines, path):
+        """Return a sentence (list of str) for each endpoint that does not stand on one bind line of the
+        text. Clients of a listener that nobody accepts on hang, and haproxy from 2.3 on may die of a
+        descriptor that it is given twice."""
+        if self.clear or not self.endpoints:
+            return []
+        places = [[] for _ in self.endpoints]
+        sentences = []
+        start = counted = line = 0
+        for found in _DESCRIPTOR.finditer(text):
+            index = int(found.group(1)) - FIRST_FD
+            if not 0 <= index < len(places):
+                continue
+            start = text.rfind('\n', 0, found.start()) + 1
+            line += text.count('\n', counted, start)
+            counted = start
+            before = text[start:found.start()]
+            if '#' not in before or not in_comment(before):
+                places[index].append(line)
+            else:
+                sentences.append('{}: {} stands in a comment'.format(_shown(lines[line], path), self.endpoints[index]))
+        for endpoint, found in zip(self.endpoints, places):
+            if not found:
+                sentences.append('{}: {} is claimed and stands on no line that haproxy reads, so that its clients '
+                                 'would hang'.format(path, endpoint))
+            elif len(found) > 1:
+                sentences.append('{}: the descriptor of {} stands on {} lines: each bind line needs a bind call of '
+                                 'its own'.format(_shown(lines[found[1]], path), endpoint, len(found)))
+        return sentences
+
+
+def _shown(place, path):
+    return '{}:{}'.format(*place) if place else path

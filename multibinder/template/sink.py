@@ -4,6 +4,8 @@ A piece of text is kept with its origin and not looked at while the template run
 out once at the end. What an origin means is the engine's: it gives `locate`.
 """
 
+from multibinder.template.text import NONE
+
 OUTPUT_MAX = 64 * 1024 * 1024   # characters
 
 
@@ -18,6 +20,7 @@ class Sink(object):
     def __init__(self):
         self.pieces = []
         self.locate = None
+        self.warnings = []
 
     def finish(self):
         """Return (text, lines) as Rendering has them."""
@@ -31,6 +34,8 @@ class Sink(object):
                 continue
             found = self.locate(origin, text)
             path, number, literal = found or (None, None, False)
+            if text is NONE:
+                self.warnings.append('{}:{}: the value of the expression is None'.format(path, number))
             rows = text.split('\n')
             last = len(rows) - 1
             for row, piece in enumerate(rows):

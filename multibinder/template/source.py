@@ -1,15 +1,18 @@
-"""Template files as text: how they are found, decoded and quoted in messages.
+"""Template files as text: how they are found, decoded and quoted in messages, and how haproxy reads a line.
 
 Bytes that are not UTF-8 become surrogate escapes, so that writing the text back with the same codec
 gives the same bytes, whatever the encoding was. Nothing is known here of any template language.
 """
 
 import os
+import re
 
 from multibinder.errors import TemplateError, reason_of
 
 FIRST_FD = 3                    # the first number that is not stdin, stdout or stderr
 ENDINGS = ('.tmpl', '.erb', '.mb')
+# HAProxy's configuration manual, section 2.2: a backslash, strong and weak quotes, a comment.
+_WORDS = re.compile(r'''\\.|'([^']*)('|\Z)|"(?:[^"\\]|\\.)*("|\Z)|(\#)''', re.S)
 SYSTEM_DIRECTORY = '/etc/haproxy'
 SIZE_MAX = 64 * 1024 * 1024     # bytes: no config is larger, and a device node never ends
 
@@ -36,13 +39,13 @@ class Reader(object):
         return text
 
     def error(self, reason, path, line=None):
-        """Return a TemplateError that quotes the line (int from 1) of a file that was read."""
-        text = None
-        if line:
-            lines = self.texts.get(path, '').split('\n')
-            if line <= len(lines):
-                text = lines[line - 1].rstrip('\r')
-        return TemplateError(reason, path, line, text)
+        """Return a TemplateError that quotes the line (int from 1, or None) of a file that was read."""
+        return TemplateError(reason, *self.place(path, line))
+
+    def place(self, path, line):
+        """Return (path, line, the text of that line or None)."""
+        lines = self.texts.get(path, '').split('\n') if line else ()
+        return path, line, lines[line - 1].rstrip('\r') if line and line <= len(lines) else None
 
     def find(self, name, beside):
         """Return the path of the file `name` that the file `beside` asks for, or None: looked for
@@ -60,6 +63,24 @@ class Reader(object):
             if path not in found:
                 found.append(path)
         return found
+
+
+def where_in_line(before):
+    """Say where in a line of haproxy's a text ends up that stands behind `before`, the line's beginning:
+    'a comment', "'...'" (strong quotes) or None."""
+    if '#' not in before and "'" not in before:
+        return None
+    for found in _WORDS.finditer(before):
+        if found.group(4):
+            return 'a comment'
+        if found.group(1) is not None and not found.group(2):
+            return "'...'"
+    return None
+
+
+def in_comment(before):
+    """Tell whether a comment has begun in the beginning of a line."""
+    return where_in_line(before) == 'a comment'
 
 
 def bare_name(path):

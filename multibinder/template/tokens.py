@@ -18,6 +18,7 @@ Where the two clash HAProxy wins:
 import re
 
 from multibinder.template import names
+from multibinder.template.source import where_in_line
 
 # Kinds of token. A token is a tuple: kind, line (from 1), then what the kind carries.
 TEXT = 'text'           # the text
@@ -40,7 +41,8 @@ _TAG_END = re.compile(r'</%[ \t]*([^\s>]+)[ \t]*>')
 _TAG_WORD = re.compile(r'<%(\w+)')
 _INSIDE = re.compile(r'''#[^\n]*|("""|\'\'\'|"|')(?:[^\\]|\\.)*?\1|[{}()\[\]|]|%>''', re.S)
 _CONSTRUCT = re.compile(r'\$\{[^}]*\}|<%.*?%>')
-_WORDS = re.compile(r'''\\.|'([^']*)('|\Z)|"(?:[^"\\]|\\.)*("|\Z)|(\#)''', re.S)
+_ODD = re.compile('[\udc80-\udcff]')
+_SETENV = re.compile(r'^[ \t]*(?:pre)?setenv[ \t]+"?(\w+)', re.M)
 OPENING = '([{'
 # What Mako itself puts into every template, apart from what is passed in.
 MAKO_NAMES = ('context', 'local', 'self', 'parent', 'next', 'caller', 'loop', 'capture', 'pageargs', 'UNDEFINED',
@@ -135,11 +137,22 @@ class Scanner(object):
             if not outside:
                 raise Mistake('{} is not closed by {}'.format(self.text[start:begin], closing), self.line_at(start))
             return
-        code = self.text[begin:bar if bar else end].replace('\r\n', '\n')
+        code = self._code(begin, bar if bar else end)
+        if not code.strip():
+            # ${} is nothing of either; <%= %> is empty, as it is in ERB.
+            if closing != '}':
+                self._add(start, end + len(closing), 'nothing')
+            return
         filters = self.text[bar + 1:end].strip() if bar else ''
         self._add(start, end + len(closing), 'if known' if outside else EXPRESSION, code, filters)
         if outside:
             self.tokens[-1] += (self.text[start:self.position], outside)
+
+    def _code(self, begin, end):
+        """Python code out of the text. A byte that is no UTF-8 can only mean something in a string literal,
+        and there its escape means the same."""
+        code = self.text[begin:end].replace('\r\n', '\n')
+        return _ODD.sub(lambda found: '\\u%04x' % ord(found.group()), code) if _ODD.search(code) else code
 
     def _closing(self, position, closing, watch_nesting):
         """Return (end of the code, position of the bar before its filters or None), (None, None) where
@@ -154,6 +167,8 @@ class Scanner(object):
                 depth += 1
             elif sign in ')]}':
                 depth -= 1
+                if depth < 0 and watch_nesting:
+                    return None, None
             elif sign == '|' and watch_nesting and depth <= 0 and bar is None:
                 bar = found.start()
         return None, None
@@ -164,13 +179,7 @@ class Scanner(object):
         before = self.text[start:position]
         if '#' not in before and "'" not in before:
             return None
-        before = _CONSTRUCT.sub('', before)
-        for found in _WORDS.finditer(before):
-            if found.group(4):
-                return 'a comment'
-            if found.group(1) is not None and not found.group(2):
-                return "'...'"
-        return None
+        return where_in_line(_CONSTRUCT.sub('', before))
 
     # -- <% ... and </% ...
 
@@ -204,7 +213,7 @@ class Scanner(object):
             if not outside:
                 raise Mistake('<% is not closed by %>', self.line_at(start))
         elif not outside or names.parses(self.text[begin:end].strip()):
-            self._add(start, end + 2, CODE, self.text[begin:end], is_module)
+            self._add(start, end + 2, CODE, self._code(begin, end), is_module)
 
     def _tag(self, start, outside):
         text = self.text
@@ -224,8 +233,10 @@ class Scanner(object):
         elif not tag:
             # Code without a blank behind <%, as in <%import os%>; a bare word is HAProxy's: <%ci%>.
             end = self._closing(start + 2, '%>', False)[0]
-            if end is not None and not keyword == text[start + 2:end] and names.parses(text[start + 2:end]):
-                self._add(start, end + 2, CODE, text[start + 2:end], False)
+            if end is not None and keyword != text[start + 2:end] and names.parses(text[start + 2:end]):
+                self._add(start, end + 2, CODE, self._code(start + 2, end), False)
+        elif tag.group(2):
+            self.doubts.append((self.line_at(start), 'Mako has no tag <%{}, it is left to haproxy'.format(keyword)))
 
     def _is_closed(self, tag, keyword):
         return tag.group(3) or '</%' + keyword + '>' in self.text[tag.end():]
@@ -276,6 +287,10 @@ class Scanner(object):
 
     # -- at the end
 
+    def _known_to_haproxy(self, name):
+        """haproxy sets variables of its own, and a config can set some for what follows."""
+        return name.startswith('HAPROXY_') or self.in_environment(name) or name in _SETENV.findall(self.text)
+
     def _resolved(self):
         """Decide what had to wait for the whole text: return the tokens, text joined with text."""
         tokens = self.tokens
@@ -294,7 +309,7 @@ class Scanner(object):
                 elif names.ANY in own:
                     token = (EXPRESSION, line, "{0} if {0} is not UNDEFINED else '${{' '{0}' '}}'".format(name), '')
                 else:
-                    if not self.in_environment(name):
+                    if not self._known_to_haproxy(name):
                         self.unknown.append((line, name))
                     token = (TEXT, line, '${' + name + '}')
             elif kind == 'if known':

@@ -1,0 +1,151 @@
+"""Runs a template that needs nothing but text, ${...}, control lines and <% %> without loading Mako.
+
+Most templates are of that kind, and loading Mako costs several times what they need. Responsible for
+nothing but the good case: whatever looks like more (a tag, a filter, a name of Mako's own) and whatever
+fails is given back, and Mako runs the template from the beginning. So there is one place where mistakes
+are put into words, and what Mako means is what counts.
+"""
+
+import builtins
+import re
+import types
+
+from multibinder.template import tokens
+from multibinder.template.deadline import Late
+from multibinder.template.sink import OUTPUT_MAX
+from multibinder.template.text import text_of
+
+# Words that mean something in Mako's generated function, or that show how this one is made.
+_MAKO_WORDS = re.compile(
+    r'\b(?:context|local|self|parent|next|caller|loop|capture|pageargs|UNDEFINED|STOP_RENDERING|runtime|filters|cache|'
+    r'locals|globals|vars|dir|exec|eval|global|nonlocal|return|yield|await|async|__\w+|_import_ns|mb_\w+)\b')
+FILE_NAME = '<template>'
+# The blocks of control lines, and what may stand between their beginning and their end.
+_BLOCKS = {'for': ('else',), 'if': ('elif', 'else'), 'while': (), 'try': ('except', 'finally'), 'with': ()}
+_SIMPLE_CALL = re.compile(r'''\s*\w+\((?:\s*(?:\w+\s*=\s*)?(?:\w+|'[^'\\\n]*'|"[^"\\\n]*")\s*,?)*\)\s*\Z''')
+
+
+class NotDirect(Exception):
+    """This template is Mako's to run."""
+
+
+def render_direct(found, scope, sink, path, reader):
+    """Run the tokens of a template into `sink`. Raises NotDirect with scope and sink as they were: the
+    template may be any, and may do anything."""
+    count = len(scope.endpoints)
+    pieces = len(sink.pieces)
+    try:
+        program = _Program(found)
+        function = program.function(scope.names)
+        sink.locate = lambda origin, text: (path, abs(origin), origin > 0)
+        _run(function, sink)
+    except Late as late:
+        line = program.line_of(late)
+        late.place = line and reader.place(path, line)
+        raise
+    except Exception as error:      # of any kind: Mako will meet it again, and it will be reported there
+        del scope.endpoints[count:]
+        del sink.pieces[pieces:]
+        raise NotDirect() from error
+
+
+def _run(function, sink):
+    size = 0
+    pieces = sink.pieces
+
+    def write(piece):
+        nonlocal size
+        size += len(piece[0])
+        if size > OUTPUT_MAX:
+            raise OverflowError()
+        pieces.append(piece)
+    function(write, text_of)
+
+
+class _Program(object):
+    """Python source that writes what the tokens say: a function of (mb_w, mb_t)."""
+
+    def __init__(self, found):
+        self.rows = ['def mb_body(mb_w, mb_t):']
+        self.lines = [(0, 1)]   # (number of rows, line of the template) where a token's rows begin
+        self.indent = ' '
+        self.opened = []        # keywords of the blocks that are open
+        for token in found:
+            kind = token[0]
+            self.lines.append((len(self.rows), token[1]))
+            if kind == tokens.TEXT:
+                self._add('mb_w((%r, %d))' % (token[2], token[1]))
+            elif kind == tokens.EXPRESSION:
+                self._expression(*token[1:])
+            elif kind == tokens.CONTROL:
+                self._control(*token[1:])
+            elif kind == tokens.CODE:
+                self._code(*token[1:])
+            else:
+                raise NotDirect()
+        if self.opened:
+            raise NotDirect()
+        self._add('pass')
+
+    def _add(self, row):
+        self.rows.append(self.indent + row)
+
+    def _expression(self, line, code, filters):
+        if filters:
+            raise NotDirect()
+        self._check(code)
+        if not _SIMPLE_CALL.match(code):
+            # Alone it has to be an expression, so that nothing closes what is put around it.
+            compile('(' + code + '\n)', FILE_NAME, 'eval')
+        self._add('mb_w((mb_t((%s)), -%d))' % (code + '\n' if '#' in code else code, line))
+
+    def _control(self, line, keyword, is_end, text):
+        self._check(text)
+        if keyword in _BLOCKS and not is_end:
+            self.opened.append(keyword)
+        else:
+            if not self.opened or keyword not in (self.opened[-1:] if is_end else _BLOCKS[self.opened[-1]]):
+                raise NotDirect()
+            self.indent = self.indent[:-1]
+            if is_end:
+                self.opened.pop()
+                return
+        if not text.rstrip().endswith(':'):
+            raise NotDirect()
+        self._add(text)
+        self.indent += ' '
+        self._add('pass')
+
+    def _code(self, line, code, is_module):
+        if is_module or '"""' in code or "'''" in code or '\\\n' in code:
+            raise NotDirect()
+        self._check(code)
+        rows = [row for row in code.replace('\r\n', '\n').split('\n') if row.strip()]
+        if not rows:
+            return
+        margin = re.match(r'[ \t]*', rows[0]).group()
+        for row in rows:
+            if not row.startswith(margin):
+                raise NotDirect()
+            self._add(row[len(margin):])
+
+    def line_of(self, error):
+        """Return the template's line that an exception passed through, or None."""
+        trace = error.__traceback__
+        row = None
+        while trace:
+            if trace.tb_frame.f_code.co_filename == FILE_NAME:
+                row = trace.tb_lineno
+            trace = trace.tb_next
+        return row and max(line for rows, line in self.lines if rows < row)
+
+    @staticmethod
+    def _check(code):
+        if _MAKO_WORDS.search(code):
+            raise NotDirect()
+
+    def function(self, names):
+        """Return the function, with `names` as what it sees from outside."""
+        code = compile('\n'.join(self.rows) + '\n', FILE_NAME, 'exec')
+        inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        return types.FunctionType(inner[0], dict(names, __builtins__=builtins))
