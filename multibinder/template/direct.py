@@ -67,12 +67,13 @@ class _Program(object):
 
     def __init__(self, found):
         self.rows = ['def mb_body(mb_w, mb_t):']
-        self.lines = [(0, 1)]   # (number of rows, line of the template) where a token's rows begin
+        self.lines = [1]        # for each line of the source the line of the template
         self.indent = ' '
+        self.line = 1
         self.opened = []        # keywords of the blocks that are open
         for token in found:
             kind = token[0]
-            self.lines.append((len(self.rows), token[1]))
+            self.line = token[1]
             if kind == tokens.TEXT:
                 self._add('mb_w((%r, %d))' % (token[2], token[1]))
             elif kind == tokens.EXPRESSION:
@@ -89,6 +90,7 @@ class _Program(object):
 
     def _add(self, row):
         self.rows.append(self.indent + row)
+        self.lines.extend([self.line] * (row.count('\n') + 1))
 
     def _expression(self, line, code, filters):
         if filters:
@@ -120,13 +122,15 @@ class _Program(object):
         if is_module or '"""' in code or "'''" in code or '\\\n' in code:
             raise NotDirect()
         self._check(code)
-        rows = [row for row in code.replace('\r\n', '\n').split('\n') if row.strip()]
-        if not rows:
-            return
-        margin = re.match(r'[ \t]*', rows[0]).group()
-        for row in rows:
+        margin = None
+        for number, row in enumerate(code.split('\n')):
+            if not row.strip():
+                continue
+            if margin is None:
+                margin = re.match(r'[ \t]*', row).group()
             if not row.startswith(margin):
                 raise NotDirect()
+            self.line = line + number
             self._add(row[len(margin):])
 
     def line_of(self, error):
@@ -137,7 +141,7 @@ class _Program(object):
             if trace.tb_frame.f_code.co_filename == FILE_NAME:
                 row = trace.tb_lineno
             trace = trace.tb_next
-        return row and max(line for rows, line in self.lines if rows < row)
+        return row and self.lines[row - 1]
 
     @staticmethod
     def _check(code):

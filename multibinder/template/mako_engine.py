@@ -14,7 +14,7 @@ import sys
 from multibinder.errors import TemplateError
 from multibinder.template import cheap_mako, names, tokens
 from multibinder.template.deadline import Late
-from multibinder.template.scope import BindRefused
+from multibinder.template.scope import MAKO_NAMES, BindRefused
 from multibinder.template.sink import OUTPUT_MAX
 from multibinder.template.text import NONE, NotText
 
@@ -232,6 +232,10 @@ class _Engine(object):
                 if found:
                     return self.reader.error(found[1], path, found[0])
         reason = _WHERE.sub('', str(error))
+        if reason.startswith('Reserved words'):
+            for token in self.scans.scan(path):
+                if names.assigned([token]).intersection(MAKO_NAMES):
+                    return self.reader.error(reason, path, token[1])
         if reason.startswith('Fragment '):
             reason = 'a control line ends with a colon'
         return self.reader.error(reason, path, getattr(error, 'lineno', None))

@@ -11,6 +11,9 @@ from multibinder.endpoint import Endpoint
 from multibinder.errors import EndpointError, TemplateError
 from multibinder.template.source import FIRST_FD, bare_name, in_comment
 
+# What Mako itself puts into every template.
+MAKO_NAMES = ('context', 'local', 'self', 'parent', 'next', 'caller', 'loop', 'capture', 'pageargs', 'UNDEFINED',
+              'STOP_RENDERING')
 NAMES = ('bind_tcp', 'bind_unix', 'env', 'ENV', 'hostname', 'instance', 'cpu_count')
 _DESCRIPTOR = re.compile(r'fd@(\d+)')
 
@@ -81,8 +84,9 @@ class Scope(object):
         from multibinder.template.values import load
         self.values = load(found[0], reader)
         for name in sorted(self.values):
-            if name in NAMES:
-                raise TemplateError('{!r} is taken: it always names what multibinder gives'.format(name), found[0])
+            if name in NAMES or name in MAKO_NAMES:
+                raise TemplateError('{!r} is taken: it always names what {} gives'.format(
+                    name, 'multibinder' if name in NAMES else 'Mako'), found[0])
         self.names.update(self.values)
 
     def misused(self, text, lines, path):

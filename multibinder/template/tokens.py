@@ -17,7 +17,7 @@ Where the two clash HAProxy wins:
 
 import re
 
-from multibinder.template import names
+from multibinder.template.scope import MAKO_NAMES
 from multibinder.template.source import where_in_line
 
 # Kinds of token. A token is a tuple: kind, line (from 1), then what the kind carries.
@@ -44,9 +44,6 @@ _CONSTRUCT = re.compile(r'\$\{[^}]*\}|<%.*?%>')
 _ODD = re.compile('[\udc80-\udcff]')
 _SETENV = re.compile(r'^[ \t]*(?:pre)?setenv[ \t]+"?(\w+)', re.M)
 OPENING = '([{'
-# What Mako itself puts into every template, apart from what is passed in.
-MAKO_NAMES = ('context', 'local', 'self', 'parent', 'next', 'caller', 'loop', 'capture', 'pageargs', 'UNDEFINED',
-              'STOP_RENDERING')
 
 
 class Mistake(Exception):
@@ -72,6 +69,7 @@ class Scanner(object):
         self.tokens = []
         self.unknown = []
         self.doubts = []
+        self.defaults = []      # (line, text, name) of each ${name-text}
         self.position = 0       # what is before it is in tokens or in pending
         self.start = 0          # of the text not yet made a token
         self.line = 1           # of self.counted
@@ -123,10 +121,8 @@ class Scanner(object):
                 self._add(start, haproxy.end(), kind, name, '')
             else:
                 self.position = haproxy.end()
-                if name in self.known:
-                    self.doubts.append((self.line_at(start), (
-                        '{} is left to haproxy, which reads it as a default for {}; with a space before '
-                        'the sign it is the template\'s').format(haproxy.group(), name)))
+                if name and '-' in haproxy.group(2):
+                    self.defaults.append((self.line_at(start), haproxy.group(), name))
             return
         self._code_or_text(start, start + 2, '}', self._outside(start))
 
@@ -196,7 +192,7 @@ class Scanner(object):
             self._code_or_text(start, start + 3, '%>', outside)
         elif sign == '#':
             end = text.find('%>', start)
-            if end >= 0:
+            if end >= 0 and not (outside and '\n' in text[start:end]):
                 self._text_until(start)
                 self.tokens.append(('nothing', 0))
                 self.start = self.position = end + 2
@@ -212,7 +208,7 @@ class Scanner(object):
         if end is None:
             if not outside:
                 raise Mistake('<% is not closed by %>', self.line_at(start))
-        elif not outside or names.parses(self.text[begin:end].strip()):
+        elif not outside or '\n' not in self.text[start:end] and _names().parses(self.text[begin:end].strip()):
             self._add(start, end + 2, CODE, self._code(begin, end), is_module)
 
     def _tag(self, start, outside):
@@ -233,7 +229,7 @@ class Scanner(object):
         elif not tag:
             # Code without a blank behind <%, as in <%import os%>; a bare word is HAProxy's: <%ci%>.
             end = self._closing(start + 2, '%>', False)[0]
-            if end is not None and keyword != text[start + 2:end] and names.parses(text[start + 2:end]):
+            if end is not None and keyword != text[start + 2:end] and _names().parses(text[start + 2:end]):
                 self._add(start, end + 2, CODE, self._code(start + 2, end), False)
         elif tag.group(2):
             self.doubts.append((self.line_at(start), 'Mako has no tag <%{}, it is left to haproxy'.format(keyword)))
@@ -295,9 +291,14 @@ class Scanner(object):
         """Decide what had to wait for the whole text: return the tokens, text joined with text."""
         tokens = self.tokens
         own = None
-        if any(token[0] in ('maybe', 'if known') for token in tokens):
+        if self.defaults or any(token[0] in ('maybe', 'if known') for token in tokens):
+            names = _names()
             own = names.assigned(tokens)
         is_defined = lambda name: name in own or name in self.known or name in MAKO_NAMES    # noqa: E731
+        for line, text, name in self.defaults:
+            if name in own or name in self.known:
+                self.doubts.append((line, "{} is left to haproxy, which reads it as a default for {}; with a space before "
+                                          "the sign it is the template's".format(text, name)))
         decided = []
         plain = True
         for token in tokens:
@@ -328,6 +329,12 @@ class Scanner(object):
         if plain:
             return [(TEXT, 1, self.text)]
         return _joined(decided)
+
+
+def _names():
+    """Return the module `names`: with Python's parser, it is loaded for the templates that need it only."""
+    from multibinder.template import names
+    return names
 
 
 def _joined(tokens):
