@@ -1,4 +1,5 @@
-"""`bare`: a machine with the package installed, and with the tests of the package in /root/source."""
+"""`bare`: a machine with the package installed, and with the tests of the package in /root/source;
+`machine_without`: one without the package."""
 
 import os
 import sys
@@ -50,4 +51,10 @@ def bare(release, deb):
                 if os.path.isfile(path):
                     machine.put_file(path, '/root/source/%s/%s' % (directory, name), os.stat(path).st_mode & 0o777)
         machine.run(['dpkg', '-i', '/root/multibinder.deb'], timeout=120)
+        yield machine
+
+
+@pytest.fixture
+def machine_without(release):
+    with container.Container(release) as machine:
         yield machine
