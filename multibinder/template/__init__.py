@@ -54,6 +54,7 @@ def render(path, instance=None, env=None, strict=False, clear=False, deadline=No
         return limited(deadline, path, lambda: render(path, instance, env, strict, clear))
     path = os.path.abspath(path)
     reader = Reader()
+    reader.read(path)
     scope = Scope(bare_name(path) if instance is None else instance,
                   os.environ if env is None else env, clear)
     scope.load_values(path, reader)

@@ -56,16 +56,19 @@ class _Source(object):
 
     def line_of(self, number):
         """Return the template's line for a line of Mako's module."""
+        start, line = self.piece_of(number)
+        return line + min(number - start, self.spans.get(line, 0))
+
+    def piece_of(self, number):
+        """Return where the piece begins that a line of Mako's module belongs to: (line there, template's line)."""
         if self.starts is None:
             metadata = _METADATA.findall(self.template.code)[-1]
             self.map = dict((int(key), line) for key, line in json.loads(metadata)['line_map'].items())
             self.starts = sorted(self.map)
         index = bisect.bisect_right(self.starts, number) - 1
         if index < 0:
-            return 1
-        start = self.starts[index]
-        line = self.map[start]
-        return line + min(number - start, self.spans.get(line, 0))
+            return number, 1        # of Mako's own lines before the first piece
+        return self.starts[index], self.map[self.starts[index]]
 
 
 class _Engine(object):
@@ -157,7 +160,9 @@ class _Engine(object):
         table = source.by_code.get(code)
         if table is None:
             table = source.by_code[code] = _line_table(code)
-        line = source.line_of(table[1][bisect.bisect_right(table[0], instruction) - 1])
+        number = table[1][bisect.bisect_right(table[0], instruction) - 1]
+        # Where the expression begins: a Python before 3.8 names the last line of a call.
+        line = source.piece_of(number)[1]
         return source.path, line, (line, text) in source.texts
 
     # -- failures
