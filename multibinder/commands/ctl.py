@@ -7,7 +7,7 @@ import sys
 import time
 
 from multibinder import __version__, client, report
-from multibinder.commands import fail_in_words
+from multibinder.commands import ctl_adopt, fail_in_words
 from multibinder.endpoint import Endpoint
 from multibinder.errors import BinderAway, Error, reason_of
 from multibinder.haproxy.instance import CONFIG_DIRECTORY
@@ -41,6 +41,7 @@ def parser():
     one = verbs.add_parser('metrics', help="print the figures in Prometheus' text format")
     one.add_argument('--output', metavar='FILE', help='replace FILE by them, for the textfile collector')
     one.set_defaults(run=_metrics, alone=True)
+    ctl_adopt.add_verbs(verbs)
     return result
 
 

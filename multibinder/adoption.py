@@ -1,0 +1,369 @@
+"""The listeners of a program that already runs: found, taken, and kept until it has ended.
+
+Responsible for choosing which of another process's descriptors are listeners that the binder can hold,
+for saying which are not, and for the one who keeps their claim meanwhile. Sources: pidfd_open(2) and
+pidfd_getfd(2) (Linux 5.6), proc(5), netdevice(7); `multibinder.getsocks` for haproxy's own way.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import re
+import select
+import socket
+import struct
+
+from multibinder import getsocks
+from multibinder.client import Client
+from multibinder.endpoint import UNIX_PATH_MAX, Endpoint
+from multibinder.errors import BinderAway, EndpointError, Error, reason_of
+from multibinder.inventory import socket_id
+from multibinder.listening import SO_DOMAIN, is_listening, read_back
+
+_PIDFD_OPEN, _PIDFD_GETFD = 434, 438    # the same number everywhere but on mips, which counts from higher up
+_SIOCGSKNS = 0x894C                     # linux/sockios.h: the network namespace of a socket
+_LISTEN = '0A'                          # TCP_LISTEN in /proc/net/tcp
+_ACCEPTCON = 0x10000                    # __SO_ACCEPTCON in /proc/net/unix
+_LINK = re.compile(r'socket:\[(\d+)\]$')
+_HAPROXY_TEMPORARY = re.compile(r'(/.*)\.\d+\.tmp$')
+KEEPER = b'multibinderctl'   # the command that a Keeper runs in
+TICK_MS = 1000      # between two looks, on a kernel without pidfd_open
+
+
+class Taken(object):
+    """Listeners of another program: `listeners`, a list of (Endpoint, fd), the caller's to close, and
+    `left`, a list of str: what cannot be held, and why."""
+
+    def __init__(self):
+        self.listeners = []
+        self.left = []
+        self._seen = set()
+
+    def add(self, fd, namespace=b''):
+        """Look at a descriptor (int, owned from here on) and keep it if the binder can hold it."""
+        kept = False
+        try:
+            identity = socket_id(fd)
+            if identity in self._seen:
+                return
+            self._seen.add(identity)
+            endpoint, reason = holdable(fd, namespace)
+            if reason is None and any(endpoint == other for other, _ in self.listeners):
+                reason = '{} has several sockets (shards, or processes of their own): one of them is taken'.format(
+                    endpoint)
+            if reason is not None:
+                self.left.append(reason)
+            elif endpoint is not None:
+                self.listeners.append((endpoint, fd))
+                kept = True
+        finally:
+            if not kept:
+                os.close(fd)
+
+    def close(self):
+        """Close every descriptor."""
+        for _, fd in self.listeners:
+            os.close(fd)
+        self.listeners = []
+
+
+def holdable(fd, namespace=b''):
+    """Return (Endpoint, None) of a descriptor (int, borrowed) that the binder can hold, (None, sentence)
+    of a listener that it cannot, (None, None) of what is no listener. `namespace` (bytes) is what its
+    program calls the network namespace that it is in."""
+    sock = None
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+        domain = sock.getsockopt(socket.SOL_SOCKET, SO_DOMAIN)
+        kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        if domain not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            return None, None
+        if kind == socket.SOCK_STREAM and not is_listening(sock):
+            return None, None
+        sock = socket.socket(domain, kind, 0, sock.detach())
+        name = _shown(sock.getsockname())
+        if kind != socket.SOCK_STREAM:
+            return None, '{} is a datagram socket (UDP, QUIC): only stream sockets are held'.format(name)
+        if namespace or _foreign_namespace(fd):
+            return None, '{} is in another network namespace{}'.format(
+                name, ' ({})'.format(namespace.decode('utf-8', 'replace')) if namespace else '')
+        if domain == socket.AF_UNIX and len(sock.getsockname()) > UNIX_PATH_MAX:
+            return None, '{} is an abstract name that is filled with zeros up to its full length'.format(name)
+        if domain == socket.AF_UNIX and _HAPROXY_TEMPORARY.match(name):
+            return None, '{} is known to the kernel under the name of a temporary file'.format(final_name(name))
+        return read_back(fd), None
+    except EndpointError as error:
+        return None, str(error)
+    except OSError as error:
+        return None, 'descriptor {}: {}'.format(fd, reason_of(error))
+    finally:
+        if sock is not None:
+            sock.close()
+
+
+def handed(endpoint, fd):
+    """Return the Handed that offers a listener (int, it becomes the Handed's) to haproxy -x. The options
+    are those that haproxy up to 2.2 would have sent for a `bind` line which asks for what `endpoint` does."""
+    options = 0
+    if endpoint.options.get('transparent') or endpoint.options.get('freebind'):
+        options |= getsocks.FOREIGN
+    if ':' in endpoint.address and endpoint.kind == 'tcp' and 'v6only' in endpoint.options:
+        options |= getsocks.V6ONLY if endpoint.options['v6only'] else getsocks.V4V6
+    return getsocks.Handed(fd, b'', os.fsencode(endpoint.options.get('interface', '')), options)
+
+
+def described(endpoint, options):
+    """Return `endpoint` with what the `options` (int) say that haproxy up to 2.2 sent with it. What the
+    kernel tells of v6only is not what the `bind` line asks for, and the line is what haproxy compares."""
+    if ':' not in endpoint.address or endpoint.kind != 'tcp':
+        return endpoint
+    v6only = True if options & getsocks.V6ONLY else False if options & getsocks.V4V6 else None
+    rest = {name: value for name, value in endpoint.options.items() if name != 'v6only'}
+    return Endpoint.tcp(endpoint.address, endpoint.port, v6only=v6only, **rest)
+
+
+def final_name(path):
+    """Return the path (str) at which haproxy's UNIX socket is found: it binds NAME.PID.tmp and renames it."""
+    found = _HAPROXY_TEMPORARY.match(path)
+    return found.group(1) if found else path
+
+
+def from_haproxy(path):
+    """Take the listeners of the haproxy whose stats socket is at `path` (str). Returns a Taken. Raises
+    Error."""
+    taken = Taken()
+    for handed in getsocks.ask(path):
+        taken.add(handed.fd, handed.namespace)
+    return taken
+
+
+def from_process(pid):
+    """Take the listeners of the process `pid` (int) and of its descendants: the workers of a master have
+    some, the master others. Returns a Taken. Raises Error."""
+    if not os.path.isdir('/proc/{}'.format(pid)):
+        raise Error('cannot take listeners from pid {}: there is no such process'.format(pid))
+    taken = Taken()
+    try:
+        for one in [pid] + descendants(pid):
+            _take(taken, one)
+    except BaseException:
+        taken.close()
+        raise
+    return taken
+
+
+def descendants(pid):
+    """Return the PIDs (list of int) of all present descendants of a process."""
+    children = {}
+    for name in os.listdir('/proc'):
+        if name.isdigit():
+            try:
+                with open('/proc/{}/stat'.format(name), errors='replace') as file:
+                    parent = int(file.read().rpartition(')')[2].split()[1])
+            except (OSError, IndexError, ValueError):
+                continue
+            children.setdefault(parent, []).append(int(name))
+    found = list(children.get(pid, ()))
+    for one in found:       # grows meanwhile
+        found.extend(children.get(one, ()))
+    return found
+
+
+def users_of(inodes):
+    """Return {PID: set of inodes} of all processes but this one that have one of the sockets `inodes` (set
+    of int) open, as far as this user may see."""
+    users = {}
+    for name in os.listdir('/proc'):
+        if name.isdigit() and int(name) != os.getpid():
+            found = {inode for _, inode in _sockets_of(int(name))} & inodes
+            if found:
+                users[int(name)] = found
+    return users
+
+
+class Keeper(object):
+    """Keeps the claim on adopted listeners for as long as somebody who is no client uses them.
+
+    Without it the linger time would end, and the binder would shut down, for everybody, what the old
+    program still accepts on. To be used in a process of its own, whose claim it is.
+    """
+
+    def __init__(self, path, listeners):
+        """`path` (str or None) is the binder's; `listeners` a list of (Endpoint, fd), to be adopted."""
+        self._path = path
+        self._listeners = listeners
+        self._inodes = {}       # inode -> Endpoint, of what is kept
+        self._binder = None     # its PID
+
+    def adopt(self):
+        """Give them to the binder, claimed by this process. Returns a list of (Endpoint, outcome of
+        Client.adopt). Raises Error."""
+        with Client(self._path) as client:
+            outcomes = client.adopt(self._listeners, lease='process')
+        for (endpoint, fd), outcome in zip(self._listeners, outcomes):
+            if outcome != 'other':
+                self._inodes[os.fstat(fd).st_ino] = endpoint
+        return [(endpoint, outcome) for (endpoint, _), outcome in zip(self._listeners, outcomes)]
+
+    def keep(self):
+        """Wait until nobody uses them but whoever has a claim of his own; then release them, at once: a
+        port that nobody accepts on is to be refused, and is not to stand in a restart's way."""
+        while self._inodes:
+            try:
+                self._release_unused()
+            except BinderAway:
+                return      # the claim ends with this process
+            _wait_for_end(self._users())
+
+    def _users(self):
+        return set(users_of(set(self._inodes))) - {self._binder}
+
+    def _release_unused(self):
+        with Client(self._path) as client:
+            self._binder = client.call('status')['pid']
+            claimed = {one['inode'] for one in client.call('list')
+                       if any(claim['pid'] and _takes_over(claim['pid']) for claim in one['claims'])}
+            used = set()
+            for pid, inodes in users_of(set(self._inodes)).items():
+                if pid != self._binder:
+                    used |= inodes
+            done = {inode for inode in self._inodes if inode not in used or inode in claimed}
+            if done:
+                client.release([self._inodes.pop(inode) for inode in done], lease='process')
+
+
+def _takes_over(pid):
+    """Tell whether a claim of the process `pid` makes ours needless. Of two keepers one stays: that which
+    has the lower PID."""
+    if pid == os.getpid():
+        return False
+    try:
+        with open('/proc/{}/cmdline'.format(pid), 'rb') as file:
+            keeper = any(os.path.basename(word) == KEEPER for word in file.read().split(b'\0')[:3])
+    except OSError:
+        return False
+    return not keeper or pid < os.getpid()
+
+
+def _wait_for_end(pids):
+    """Wait until one of the processes has ended; at once when there is none."""
+    poll = select.poll()
+    opened = []
+    timeout = None
+    try:
+        for pid in pids:
+            try:
+                pidfd = _syscall(_PIDFD_OPEN, pid, 0)
+            except OSError as error:
+                if error.errno == errno.ESRCH:
+                    return
+                timeout = TICK_MS
+                continue
+            opened.append(pidfd)
+            poll.register(pidfd, select.POLLIN)
+        if opened or timeout:
+            poll.poll(timeout)
+    finally:
+        for pidfd in opened:
+            os.close(pidfd)
+
+
+def _take(taken, pid):
+    wanted = _listening_inodes(pid)
+    sockets = [(fd, inode) for fd, inode in _sockets_of(pid, True) if inode in wanted]
+    if not sockets:
+        return
+    try:
+        pidfd = _syscall(_PIDFD_OPEN, pid, 0)
+    except OSError as error:
+        raise _refusal(pid, error) from None
+    try:
+        for fd, _ in sockets:
+            try:
+                taken.add(_syscall(_PIDFD_GETFD, pidfd, fd, 0))
+            except OSError as error:
+                if error.errno not in (errno.EBADF, errno.ESRCH):   # closed, or ended, a moment ago
+                    raise _refusal(pid, error) from None
+    finally:
+        os.close(pidfd)
+
+
+def _refusal(pid, error):
+    reason = reason_of(error)
+    if error.errno == errno.ENOSYS:
+        reason = 'the kernel has no pidfd_getfd, which came with Linux 5.6'
+    elif error.errno in (errno.EPERM, errno.EACCES):
+        reason += ' (it takes root, or CAP_SYS_PTRACE)'
+    return Error('cannot take listeners from pid {}: {}'.format(pid, reason))
+
+
+def _sockets_of(pid, loudly=False):
+    """Return [(descriptor, inode)] of the sockets of a process."""
+    found = []
+    directory = '/proc/{}/fd'.format(pid)
+    try:
+        for name in os.listdir(directory):
+            try:
+                link = _LINK.match(os.readlink(directory + '/' + name))
+            except OSError:
+                continue
+            if link:
+                found.append((int(name), int(link.group(1))))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if loudly:
+            raise _refusal(pid, error) from None
+    return found
+
+
+def _listening_inodes(pid):
+    """Return the inodes (set of int) of listeners, and of datagram sockets, in a process's network namespace."""
+    found = set()
+    for table, state, inode, wanted in (('tcp', 3, 9, (_LISTEN,)), ('tcp6', 3, 9, (_LISTEN,)),
+                                        ('udp', 3, 9, None), ('udp6', 3, 9, None), ('unix', 3, 6, None)):
+        try:
+            with open('/proc/{}/net/{}'.format(pid, table), errors='replace') as file:
+                lines = file.read().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            words = line.split()
+            if table == 'unix' and not int(words[state], 16) & _ACCEPTCON:
+                continue
+            if wanted is None or words[state] in wanted:
+                found.add(int(words[inode]))
+    return found
+
+
+def _foreign_namespace(fd):
+    """Tell whether a socket is in another network namespace than this process, as far as one may ask."""
+    try:
+        namespace = fcntl.ioctl(fd, _SIOCGSKNS)
+    except OSError:
+        return False
+    try:
+        return os.fstat(namespace).st_ino != os.stat('/proc/self/ns/net').st_ino
+    finally:
+        os.close(namespace)
+
+
+def _shown(name):
+    if isinstance(name, (bytes, str)):
+        return '@' + os.fsdecode(name)[1:].rstrip('\0') if name[:1] in (b'\0', '\0') else os.fsdecode(name)
+    return ('[{}]:{}' if ':' in name[0] else '{}:{}').format(name[0], name[1])
+
+
+def _syscall(number, *arguments):
+    """Call the kernel, which the oldest Python cannot. Returns an int; raises OSError. A new descriptor
+    is close-on-exec and the caller's."""
+    if platform.machine().startswith('mips'):
+        number += 4000 if struct.calcsize('P') == 4 else 5000
+    result = ctypes.CDLL(None, use_errno=True).syscall(
+        ctypes.c_long(number), *[ctypes.c_long(one) for one in arguments])
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
