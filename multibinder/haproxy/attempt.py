@@ -128,7 +128,7 @@ def _proved(generation, rendered, settings):
     status = 1
     if not generation.alive:
         what = 'did not start ({})'.format(process.describe_exit(generation.status))
-        status = generation.status if generation.status > 0 else 128 - generation.status
+        status = 128 - generation.status if generation.status < 0 else generation.status or 1
     elif generation.refused is not None:
         what = 'does not serve: {}'.format(generation.refused)
     else:

@@ -42,11 +42,12 @@ class Version(object):
 
     @property
     def mode(self):
-        """The option that keeps this haproxy in the foreground with workers of its own."""
+        """The options (list of str) that keep this haproxy in the foreground with workers of its own."""
         if not self.has_master:
-            return '-Ds'
-        # -Ws is refused by a build without systemd. Nothing here depends on its notifications.
-        return '-Ws' if self.notifies else '-W'
+            return ['-Ds']
+        # -Ws is refused by a build without systemd, and -W alone goes into the background when the config
+        # says "daemon". Nothing here depends on what -Ws notifies.
+        return ['-Ws'] if self.notifies else ['-W', '-db']
 
 
 def parse_version(output):
@@ -135,10 +136,10 @@ class Command(object):
         given = [option for option, _ in self.options if option in _MODES]
         if '-Ds' in given and version.has_master:
             said.append('haproxy {} takes -Ds for -D and would leave the foreground: it is run with {}'.format(
-                version.text, version.mode))
-        elif given and set(given) != {version.mode}:
+                version.text, ' '.join(version.mode)))
+        elif given and set(given) != set(version.mode):
             said.append('haproxy {} is run with {} in place of {}'.format(
-                version.text, version.mode, ' '.join(given)))
+                version.text, ' '.join(version.mode), ' '.join(given)))
         for option, values in self.options:
             if option in _FINISHES_OTHERS:
                 said.append('{} is left out: old generations are told to finish by multibinder'.format(
@@ -151,7 +152,7 @@ class Command(object):
         `replaced` maps a path of `configs` to the one that haproxy gets; `extra` are words of ours, which
         go before the owner's.
         """
-        words = self.prefix + [version.mode]
+        words = self.prefix + version.mode
         rest = []
         for option, values in self.options:
             if option in _MODES or option in _FINISHES_OTHERS:

@@ -18,7 +18,8 @@ from multibinder.errors import HaproxyError                    # noqa: E402
 from multibinder.haproxy.control import wait_for_reload        # noqa: E402
 from multibinder.haproxy.process import children_of            # noqa: E402
 
-HAPROXY = shutil.which('haproxy') or '/usr/sbin/haproxy'
+# Another haproxy can be put to the same tests.
+HAPROXY = os.environ.get('MULTIBINDER_TEST_HAPROXY') or shutil.which('haproxy') or '/usr/sbin/haproxy'
 MARK = 'MULTIBINDER_TEST_MARK'
 
 TEMPLATE = """\
@@ -33,7 +34,7 @@ defaults
 {defaults}
 frontend web
 {binds}
-    http-request return status 200 content-type text/plain string "{answer}"
+    http-request redirect location /{answer}
 """
 
 
@@ -44,15 +45,23 @@ def template(ports, answer='one', extra='', defaults='', address='127.0.0.1'):
 
 
 def ask(port, address='127.0.0.1', path='/', seconds=DEADLINE):
-    """Return the body (str) that haproxy gives on a fresh connection."""
+    """Return the answer (str) that haproxy gives on a fresh connection."""
     with socket.create_connection((address, port), seconds) as sock:
         sock.sendall('GET {} HTTP/1.0\r\n\r\n'.format(path).encode())
         received = b''
         while True:
             data = sock.recv(65536)
             if not data:
-                return received.decode().partition('\r\n\r\n')[2]
+                return answer_in(received)
             received += data
+
+
+def answer_in(received):
+    """Return the answer (str) in a whole response (bytes): every haproxy can redirect."""
+    for line in received.decode().split('\r\n'):
+        if line.lower().startswith('location: /'):
+            return line.rpartition('/')[2]
+    raise AssertionError('no answer of ours: {!r}'.format(received))
 
 
 def refused(port, address='127.0.0.1'):
@@ -180,4 +189,4 @@ class Wrapper(Running):
         return until(lambda: self.haproxies() if len(self.haproxies()) == 1 else None, 'one generation')[0]
 
 
-__all__ = ['DEADLINE', 'Files', 'HAPROXY', 'HaproxyError', 'Wrapper', 'ask', 'free_port', 'refused', 'template', 'until']
+__all__ = ['DEADLINE', 'Files', 'HAPROXY', 'HaproxyError', 'Wrapper', 'answer_in', 'ask', 'free_port', 'refused', 'template', 'until']
