@@ -1,8 +1,8 @@
 """Calls methods on Ruby's values, and refuses those that are not here.
 
 Responsible for finding the method by the value's class, for the number of arguments and for refusing a
-block that a method would not look at. The methods themselves are in `object_methods`, `number_methods`,
-`string_methods`, `list_methods` and `hash_methods`, which are loaded here.
+block that a method would not look at. The methods themselves are in the modules NAME_methods, which are
+loaded here.
 """
 
 import importlib
@@ -51,10 +51,10 @@ def call(program, receiver, name, args, block):
     return function(program, receiver, args, block)
 
 
-def check_name(name, line):
-    """Refuse the name of a method that no class here has."""
+def check_name(name, line, owner=''):
+    """Refuse the name of a method that no class here has. `owner` is the constant that it is called on."""
     if name not in _NAMES:
-        shown = name if not (name[0].isalpha() or name[0] == '_') else '.' + name
+        shown = name if not (name[0].isalpha() or name[0] == '_') else owner + '.' + name
         raise Refusal("ruby's {} is not supported here".format(shown), line)
 
 
@@ -80,5 +80,5 @@ def _named(value):
         class_name(value)
 
 
-for _module in ('object', 'number', 'string', 'list', 'hash'):
+for _module in ('object', 'number', 'string', 'pattern', 'enumerable', 'list', 'hash'):
     importlib.import_module('multibinder.erb.{}_methods'.format(_module))

@@ -16,60 +16,16 @@ body, first slot, slots) or 'block &'(node).
 import operator
 
 from multibinder.erb import calls
+from multibinder.erb.blocks import Block, Break, Next
 from multibinder.erb.refusal import Refusal
-from multibinder.erb.values import (Hash, Range, RubyError, Symbol, case_equal, compare, inspect, spread, symbol, to_s, truth)
+from multibinder.erb.values import (Hash, Range, RubyError, Symbol, case_equal, compare, inspect, spread, symbol, to_s,
+                                    truth)
+from multibinder.erb.variables import Variables
 
 _FAST = {'+': operator.add, '-': operator.sub, '*': operator.mul}
 
 
-class Next(Exception):
-    """`next` in a block."""
-
-    def __init__(self, value):
-        Exception.__init__(self)
-        self.value = value
-
-
-class Break(Exception):
-    """`break` out of the call that the block belongs to."""
-
-    def __init__(self, value, block):
-        Exception.__init__(self)
-        self.value = value
-        self.block = block
-
-
-class Block(object):
-    """A block, ready to be called with the values that its parameters take."""
-
-    __slots__ = ('node', 'body', 'frame', 'parameters', 'first', 'fresh', 'simple')
-
-    def __init__(self, node, body, frame):
-        self.node = node
-        self.body = body
-        self.frame = frame
-        self.parameters = parameters = node[2]
-        self.first = node[4]
-        self.fresh = [None] * (node[5] - node[4])
-        self.simple = parameters[0][1] if len(parameters) == 1 and parameters[0][0] == 'slot' else None
-
-    def __call__(self, *values):
-        frame = self.frame
-        # A block's own variables begin as nil each time.
-        frame[self.first:self.first + len(self.fresh)] = self.fresh
-        if self.simple is not None:
-            frame[self.simple] = values[0] if values else None
-        elif self.parameters:
-            if len(self.parameters) > 1 and len(values) == 1 and type(values[0]) is list:
-                values = values[0]
-            _fill(frame, self.parameters, values)
-        try:
-            return self.body(frame)
-        except Next as leaving:
-            return leaving.value
-
-
-class Program(object):
+class Program(Variables):
     """A compiled template. `line` is, while it runs, the line it is at."""
 
     def __init__(self, slots, host):
@@ -178,84 +134,6 @@ class Program(object):
         def leave(frame):
             raise Break(value(frame), block)
         return leave
-
-    # -- variables
-
-    def _local(self, node):
-        slot = node[2]
-        return lambda frame: frame[slot]
-
-    def _ivar(self, node):
-        ivars, name = self.host.ivars, node[2]
-        return lambda frame: ivars.get(name)
-
-    def _constant(self, node):
-        constants, name, program, line = self.host.constants, node[2], self, node[1]
-
-        def constant(frame):
-            try:
-                return constants[name]
-            except KeyError:
-                program.line = line
-                raise RubyError('uninitialized constant ' + name) from None
-        return constant
-
-    def _set(self, node):
-        target, value = node[2], self.compile(node[3])
-        return self._store(target, lambda frame, receiver, args: value(frame))
-
-    def _set_or(self, node):
-        return self._set_conditional(node, False)
-
-    def _set_and(self, node):
-        return self._set_conditional(node, True)
-
-    def _set_conditional(self, node, wanted):
-        target, value = node[2], self.compile(node[3])
-        if target[0] == 'index':
-            def read(frame, receiver, args):
-                return calls.call(self, receiver, '[]', args, None)
-        elif target[0] == 'constant':
-            constants, name = self.host.constants, target[2]
-
-            def read(frame, receiver, args):
-                return constants.get(name)
-        else:
-            load = self.compile(target)
-
-            def read(frame, receiver, args):
-                return load(frame)
-
-        def new(frame, receiver, args):
-            old = read(frame, receiver, args)
-            return value(frame) if truth(old) == wanted else _Unchanged(old)
-        return self._store(target, new)
-
-    def _store(self, target, value):
-        """Return the closure that puts value(frame, receiver, arguments) into a target."""
-        kind, program, line = target[0], self, target[1]
-        if kind == 'index':
-            receiver, args = self.compile(target[2]), self._items(target[3])
-
-            def store(frame):
-                held, keys = receiver(frame), args(frame)
-                found = value(frame, held, keys)
-                if type(found) is _Unchanged:
-                    return found.value
-                program.line = line
-                calls.call(program, held, '[]=', keys + [found], None)
-                return found
-            return store
-        where = {'ivar': self.host.ivars, 'constant': self.host.constants}.get(kind)
-        name = target[2]
-
-        def keep(frame):
-            found = value(frame, None, None)
-            if type(found) is _Unchanged:
-                return found.value
-            (frame if where is None else where)[name] = found
-            return found
-        return keep
 
     # -- literals
 
@@ -367,7 +245,7 @@ class Program(object):
                 program.line = line
                 return function(found, block and block(frame))
             return call_function
-        calls.check_name(name, line)
+        calls.check_name(name, line, receiver[2] if receiver[0] == 'constant' else '')
         held = self.compile(receiver)
         fast = _FAST.get(name) if len(args) == 1 else None
 
@@ -420,33 +298,4 @@ class Program(object):
         raise Refusal("ruby's * is not supported here", node[1])
 
 
-class _Unchanged(object):
-    """What `||=` found there already."""
-
-    __slots__ = ('value',)
-
-    def __init__(self, value):
-        self.value = value
-
-
 _METHODS = {'set ||': 'set_or', 'set &&': 'set_and', 'to symbol': 'to_symbol'}
-
-
-def _fill(frame, parameters, values):
-    """Give a block's parameters their values: too few are nil, too many are dropped."""
-    splat = None
-    for index, parameter in enumerate(parameters):
-        if parameter[0] == 'splat':
-            splat = index
-    values = list(values)
-    if splat is not None:
-        behind = len(parameters) - splat - 1
-        rest = values[splat:max(splat, len(values) - behind)]
-        values = (values[:splat] + [None] * splat)[:splat] + [rest] + values[splat + len(rest):]
-    for index, (kind, target) in enumerate(parameters):
-        value = values[index] if index < len(values) else None
-        if kind == 'slot' or kind == 'splat':
-            if target is not None:
-                frame[target] = value
-        else:
-            _fill(frame, target, value if isinstance(value, list) else [value])

@@ -176,6 +176,7 @@ def _no_match(program, value, args, block):
 
 # -- Range
 
+
 @method(Range, 'first begin min', 0, 1)
 def _range_first(program, value, args, block):
     if args:
@@ -232,6 +233,7 @@ def _positive(value):
 
 
 # -- ENV
+
 
 @method(Environment, '[]', 1, 1)
 def _env_get(program, value, args, block):

@@ -3,7 +3,7 @@ variables, constants and the sink."""
 
 from multibinder.erb.calls import integer
 from multibinder.erb.refusal import Refusal
-from multibinder.erb.string_methods import formatted, strict_float, strict_integer
+from multibinder.erb.formats import formatted, strict_float, strict_integer
 from multibinder.erb.values import (Environment, Hash, Range, Regexp, RubyClass, RubyError, Symbol, class_name,
                                     from_python, inspect, is_number, symbol, to_python, to_s)
 from multibinder.template.sink import OUTPUT_MAX
@@ -80,7 +80,10 @@ class Host(object):
         if args and isinstance(args[-1], Hash):
             options = to_python(args[-1])
             args = args[:-1]
-        return bind(*[to_python(arg) for arg in args], **_words(options))
+        try:
+            return bind(*[to_python(arg) for arg in args], **_words(options))
+        except TypeError as error:      # too few arguments, or too many
+            raise RubyError(str(error).replace('Scope.', '')) from None
 
 
 def _words(options):

@@ -3,16 +3,15 @@
 import re
 
 from multibinder.erb.calls import integer, method, text
+from multibinder.erb.formats import formatted
 from multibinder.erb.refusal import Refusal
-from multibinder.erb.values import Hash, Range, Regexp, RubyError, Symbol, bytes_of, class_name, symbol, to_s
+from multibinder.erb.values import Range, Regexp, RubyError, bytes_of, class_name, symbol
 
 BLANKS = ' \t\n\v\f\r'
 SIZE_MAX = 64 * 1024 * 1024     # characters: as the rendered text
 
 _INTEGER = re.compile(r'[ \t\n\v\f\r]*([+-]?\d+(?:_\d+)*)')
 _FLOAT = re.compile(r'[ \t\n\v\f\r]*([+-]?(?:\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)(?:[eE][+-]?\d+)?)')
-_REFERENCE = re.compile(r'\\(?:([0-9&])|(\\)|(.))', re.S)
-_FORMAT = re.compile(r'%([-+ 0#]*)(\d+|\*)?(?:\.(\d+))?(?:<(\w+)>|\{(\w+)\})?(.?)', re.S)
 
 
 @method(str, 'to_i', 0, 1)
@@ -229,86 +228,6 @@ _justified('rjust', lambda value, fill, missing: fill(missing) + value)
 _justified('center', lambda value, fill, missing: fill(missing // 2) + value + fill(missing - missing // 2))
 
 
-@method(str, 'split', 0, 2)
-def _split(program, value, args, block):
-    limit = integer(args[1]) if len(args) > 1 else 0
-    pattern = args[0] if args else None
-    if not value:
-        return []
-    if limit == 1:
-        return [value]
-    most = limit - 1 if limit > 0 else 0    # Python's re counts splits, 0 for all
-    if pattern is None or pattern == ' ':
-        parts = re.split('[ \t\n\v\f\r\0]+', value.lstrip(BLANKS + '\0'), maxsplit=most)
-        if parts == ['']:
-            return [] if not limit else ['']
-    elif isinstance(pattern, Regexp):
-        parts = _split_by(value, pattern.compiled, most)
-    elif text(pattern):
-        parts = value.split(pattern, most or -1)
-    else:
-        parts = list(value[:most]) + [value[most:]] if most and most < len(value) else \
-            list(value) + ([''] if limit else [])
-    if not limit:
-        while parts and not parts[-1]:
-            parts.pop()
-    return parts
-
-
-def _split_by(value, pattern, most):
-    """Split as Ruby does by a pattern: an empty match splits between signs, groups are among the parts."""
-    parts = []
-    start = 0
-    for found in pattern.finditer(value):
-        if found.end() == found.start() and (found.start() >= len(value) or found.start() == start == 0):
-            continue
-        if found.end() == found.start() and found.start() == start:
-            continue
-        if most and len(parts) >= most:
-            break
-        parts.append(value[start:found.start()])
-        parts.extend(group for group in found.groups() if group is not None)
-        start = found.end()
-    return parts + [value[start:]]
-
-
-@method(str, 'sub', 1, 2, 'may')
-def _sub(program, value, args, block):
-    return _replace(value, args, block, 1)
-
-
-@method(str, 'gsub', 1, 2, 'may')
-def _gsub(program, value, args, block):
-    return _replace(value, args, block, 0)
-
-
-def _replace(value, args, block, count):
-    pattern = args[0].compiled if isinstance(args[0], Regexp) else re.compile(re.escape(text(args[0])))
-    if len(args) == 1:
-        if block is None:
-            raise Refusal("ruby's .gsub without a replacement is not supported here")
-        return pattern.sub(lambda found: to_s(block(found.group())), value, count=count)
-    if isinstance(args[1], Hash):
-        return pattern.sub(lambda found: to_s(args[1].get(found.group())), value, count=count)
-    replacement = text(args[1])
-    if '\\' not in replacement:
-        return pattern.sub(lambda found: replacement, value, count=count)
-
-    def expanded(found):
-        def reference(mark):
-            digit, backslash, other = mark.groups()
-            if backslash:
-                return '\\'
-            if digit is not None:
-                number = 0 if digit == '&' else int(digit)
-                return (found.group(number) or '') if number <= found.re.groups else ''
-            if other in "`'+k":
-                raise Refusal("ruby's \\{} in a replacement is not supported here".format(other))
-            return mark.group()
-        return _REFERENCE.sub(reference, replacement)
-    return pattern.sub(expanded, value, count=count)
-
-
 @method(str, 'tr', 2, 2)
 def _tr(program, value, args, block):
     source, target = text(args[0]), text(args[1])
@@ -407,89 +326,3 @@ def sliced(value, args):
     if not 0 <= start <= size:
         return None
     return value[start:start + max(count, 0)]
-
-
-def formatted(template, args):
-    """Return Ruby's format(template, *args)."""
-    rest = list(args)
-
-    def argument():
-        if not rest:
-            raise RubyError('too few arguments')
-        return rest.pop(0)
-
-    def one(found):
-        flags, width, precision, named, braced, kind = found.groups()
-        if kind == '%' and not (flags or width or precision or named or braced):
-            return '%'
-        if width == '*' or len(width or '') > 4 or len(precision or '') > 4:
-            raise Refusal("ruby's format {!r} is not supported here".format(found.group()))
-        if braced:
-            return _padded(to_s(_named_argument(args, braced)), flags, width) + kind
-        value = _named_argument(args, named) if named else None
-        if kind in ('s', 'p') and kind:
-            from multibinder.erb.values import inspect
-            shown = (to_s if kind == 's' else inspect)(value if named else argument())
-            return _padded(shown[:int(precision)] if precision else shown, flags, width)
-        if kind in ('d', 'i', 'u', 'x', 'X', 'o', 'f', 'e', 'g') and kind:
-            number = value if named else argument()
-            number = _float_of(number) if kind in 'feg' else _integer_of(number)
-            if number < 0 and kind in 'xXo' or number != number or number in (float('inf'), float('-inf')) or \
-                    '#' in flags:
-                raise Refusal("ruby's format {!r} of {} is not supported here".format(found.group(), to_s(number)))
-            return ('%' + flags + (width or '') + ('.' + precision if precision else '') + kind.replace('u', 'd')) % number
-        raise Refusal("ruby's format {!r} is not supported here".format(found.group()))
-    return _FORMAT.sub(one, template)
-
-
-def _padded(shown, flags, width):
-    return shown.ljust(int(width or 0)) if '-' in flags else shown.rjust(int(width or 0))
-
-
-def _named_argument(args, name):
-    if len(args) != 1 or not isinstance(args[0], Hash):
-        raise RubyError('one hash required')
-    if not args[0].has(symbol(name)):
-        raise RubyError('key<{}> not found'.format(name))
-    return args[0].get(symbol(name))
-
-
-def _integer_of(value):
-    if isinstance(value, str):
-        return strict_integer(value)
-    if value is None:
-        raise RubyError("can't convert nil into Integer")
-    return int(value // 1) if isinstance(value, float) else integer(value)
-
-
-def _float_of(value):
-    if isinstance(value, str):
-        return strict_float(value)
-    if value is None:
-        raise RubyError("can't convert nil into Float")
-    if isinstance(value, (Symbol, list, Hash, bool)):
-        raise RubyError("can't convert {} into Float".format(class_name(value)))
-    return float(value)
-
-
-def strict_integer(value):
-    """Return Integer(value) of a str."""
-    found = re.match(r'\s*([+-]?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|[1-9]\d*(?:_\d+)*|0)\s*\Z', value)
-    if not found:
-        from multibinder.erb.values import inspect
-        raise RubyError('invalid value for Integer(): ' + inspect(value))
-    sign, digits = found.groups()
-    digits = digits.replace('_', '')
-    if re.match(r'0[0-7]+\Z', digits):
-        number = int(digits, 8)
-    else:
-        number = int(digits, 0)
-    return -number if sign == '-' else number
-
-
-def strict_float(value):
-    """Return Float(value) of a str."""
-    if not re.match(r'\s*[+-]?\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?(?:[eE][+-]?\d+)?\s*\Z', value):
-        from multibinder.erb.values import inspect
-        raise RubyError('invalid value for Float(): ' + inspect(value))
-    return float(value.replace('_', ''))

@@ -123,7 +123,7 @@ def class_name(value):
     if kind is bool:
         return 'TrueClass' if value else 'FalseClass'
     names = {type(None): 'NilClass', int: 'Integer', float: 'Float', str: 'String', list: 'Array',
-             Regexp: 'Regexp', Environment: 'Object', RubyClass: 'Class'}
+             Regexp: 'Regexp', Environment: 'ENV', RubyClass: 'Class'}
     return names.get(kind) or kind.__name__
 
 
