@@ -43,13 +43,13 @@ def check(command, sources, texts, rendered, deadline=CHECK_SECONDS):
                 path = os.path.join(directory, str(index), os.path.basename(source.config))
                 with open(path, 'w', encoding='utf-8', errors='surrogateescape', newline='') as file:
                     file.write(anchored(text, source.config))
-                replaced[source.config] = path
+                replaced[source.config] = replaced[source.template] = path
             sockets = [unbound(endpoint) for endpoint in rendered.endpoints]
             fds = rendered.layout.place([sock.fileno() for sock in sockets])
             status, output = process.capture(command.checking(replaced), deadline, fds)
             words = output.decode('utf-8', 'surrogateescape')
-            for config, path in replaced.items():
-                words = words.replace(path, config)
+            for source in sources:
+                words = words.replace(replaced[source.config], source.config)
         return Verdict(status, words)
     except OSError as error:
         raise ConfigFileError('cannot prepare a check: {}'.format(reason_of(error)))

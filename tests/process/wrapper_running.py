@@ -14,7 +14,7 @@ from running import DEADLINE, PROJECT, Running, command_of, environment, free_po
 
 sys.path.insert(0, PROJECT)
 
-from multibinder.errors import HaproxyError                    # noqa: E402
+from multibinder.haproxy.command import Binary                 # noqa: E402
 from multibinder.haproxy.control import wait_for_reload        # noqa: E402
 from multibinder.haproxy.process import children_of            # noqa: E402
 
@@ -189,4 +189,4 @@ class Wrapper(Running):
         return until(lambda: self.haproxies() if len(self.haproxies()) == 1 else None, 'one generation')[0]
 
 
-__all__ = ['DEADLINE', 'Files', 'HAPROXY', 'HaproxyError', 'Wrapper', 'answer_in', 'ask', 'free_port', 'refused', 'template', 'until']
+__all__ = ['Binary', 'DEADLINE', 'Files', 'HAPROXY', 'Wrapper', 'answer_in', 'ask', 'free_port', 'refused', 'template', 'until']
