@@ -11,7 +11,8 @@ import sys
 import pytest
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
-REQUIREMENTS = os.path.join(TESTS, 'requirements-unit.txt')
+INSTALL_SECONDS = 180
+REQUIREMENTS = os.path.join(TESTS, 'requirements-oldest.txt')
 
 
 def interpreters():
@@ -46,9 +47,10 @@ def environment_of(path, version):
         os.makedirs(cache, exist_ok=True)
         subprocess.check_call([path, '-m', 'venv', target])
         try:
-            subprocess.check_call([python, '-m', 'pip', 'install', '-q', '-r', REQUIREMENTS])
-        except subprocess.CalledProcessError as error:
-            pytest.skip('no package index for Python %d.%d: %s' % (version + (error,)))
+            subprocess.check_call(
+                [python, '-m', 'pip', 'install', '-q', '--no-deps', '-r', REQUIREMENTS], timeout=INSTALL_SECONDS)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            pytest.skip('Python %d.%d cannot be given its modules: %s' % (version + (error,)))
         open(os.path.join(target, 'complete'), 'w').close()
     return python
 
