@@ -50,7 +50,8 @@ class Cursor(object):
         token = self.token
         if token.kind == KEYWORD and token.value in REFUSED_WORDS:
             raise Refusal("ruby's {} is not supported here".format(token.value), token.line)
-        raise Refusal('{} cannot stand here{}'.format(_shown(token), ', wanted: ' + wanted if wanted else ''), token.line)
+        wanted = ', wanted: ' + wanted if wanted else ''
+        raise Refusal('{} cannot stand here{}'.format(_shown(token), wanted), token.line)
 
     def skip(self):
         while self.token.kind == SEPARATOR:

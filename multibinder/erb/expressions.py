@@ -7,8 +7,8 @@ documentation of its syntax.
 
 from multibinder.erb.cursor import Cursor
 from multibinder.erb.refusal import Refusal
-from multibinder.erb.token import (CONSTANT, FLOAT, INTEGER, IVAR, KEYWORD, LABEL, NAME, REGEXP, SEPARATOR, SIGN, STRING,
-                                   SYMBOL, TEXT, VALUE, WORDS)
+from multibinder.erb.token import (CONSTANT, FLOAT, INTEGER, IVAR, KEYWORD, LABEL, NAME, REGEXP, SEPARATOR, SIGN,
+                                   STRING, SYMBOL, TEXT, VALUE, WORDS)
 
 # Binary operators by how strongly they bind; only ** associates to the right.
 BINARY = {

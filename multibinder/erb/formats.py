@@ -36,7 +36,8 @@ def formatted(template, args):
             if number < 0 and kind in 'xXo' or number != number or number in (float('inf'), float('-inf')) or \
                     '#' in flags:
                 raise Refusal("ruby's format {!r} of {} is not supported here".format(found.group(), to_s(number)))
-            return ('%' + flags + (width or '') + ('.' + precision if precision else '') + kind.replace('u', 'd')) % number
+            digits = '.' + precision if precision else ''
+            return ('%' + flags + (width or '') + digits + kind.replace('u', 'd')) % number
         raise Refusal("ruby's format {!r} is not supported here".format(found.group()))
     return _FORMAT.sub(one, template)
 

@@ -10,8 +10,8 @@ import re
 from multibinder.erb import segments
 from multibinder.erb.literals import SYMBOL_FORM, Literals
 from multibinder.erb.refusal import Refusal
-from multibinder.erb.token import (CONSTANT, END, IVAR, KEYWORD, LABEL, NAME, REGEXP, SEPARATOR, SIGN, STRING, TEXT, VALUE,
-                                   VALUE_END, Token)
+from multibinder.erb.token import (CONSTANT, END, IVAR, KEYWORD, LABEL, NAME, REGEXP, SEPARATOR, SIGN, STRING, TEXT,
+                                   VALUE, VALUE_END, Token)
 
 KEYWORDS = frozenset('''alias and begin break case class def defined? do else elsif end ensure false for if in
 module next nil not or redo rescue retry return self super then true undef unless until when while yield

@@ -9,9 +9,9 @@ from multibinder.erb.values import (Environment, Hash, Range, Regexp, RubyClass,
 from multibinder.template.sink import OUTPUT_MAX
 
 # What Ruby has everywhere and a template could mean by a bare word.
-REFUSED = frozenset('''abort at_exit autoload binding block_given? caller catch eval exec exit exit! fail fork gets lambda
-load local_variables loop open p pp print printf proc putc puts raise rand readline readlines require require_relative
-select sleep spawn sprintf! srand syscall system test throw trap warn instance_variable_get send define_method
+REFUSED = frozenset('''abort at_exit autoload binding block_given? caller catch eval exec exit exit! fail fork gets
+lambda load local_variables loop open p pp print printf proc putc puts raise rand readline readlines require
+require_relative select sleep spawn sprintf! srand syscall system test throw trap warn instance_variable_get send define_method
 attr_accessor include extend concat capture render'''.split())
 
 CLASSES = {

@@ -19,6 +19,7 @@ from multibinder.template.text import text_of
 _MAKO_WORDS = re.compile(
     r'\b(?:context|local|self|parent|next|caller|loop|capture|pageargs|UNDEFINED|STOP_RENDERING|runtime|filters|cache|'
     r'locals|globals|vars|dir|exec|eval|global|nonlocal|return|yield|await|async|__\w+|_import_ns|mb_\w+)\b')
+_KINDS = (tokens.TEXT, tokens.EXPRESSION, tokens.CONTROL, tokens.CODE)
 FILE_NAME = '<template>'
 # The blocks of control lines, and what may stand between their beginning and their end.
 _BLOCKS = {'for': ('else',), 'if': ('elif', 'else'), 'while': (), 'try': ('except', 'finally'), 'with': ()}
@@ -71,6 +72,8 @@ class _Program(object):
         self.indent = ' '
         self.line = 1
         self.opened = []        # keywords of the blocks that are open
+        if any(token[0] not in _KINDS for token in found):
+            raise NotDirect()
         for token in found:
             kind = token[0]
             self.line = token[1]
@@ -80,10 +83,8 @@ class _Program(object):
                 self._expression(*token[1:])
             elif kind == tokens.CONTROL:
                 self._control(*token[1:])
-            elif kind == tokens.CODE:
-                self._code(*token[1:])
             else:
-                raise NotDirect()
+                self._code(*token[1:])
         if self.opened:
             raise NotDirect()
         self._add('pass')

@@ -111,7 +111,8 @@ class _Engine(object):
         beside = self.sources[relativeto].path
         found = self.reader.find(uri, beside)
         if found is None:
-            raise _Missing('cannot find {!r}: there is no {}'.format(uri, ' and no '.join(self.reader.places(uri, beside))))
+            places = self.reader.places(uri, beside)
+            raise _Missing('cannot find {!r}: there is no {}'.format(uri, ' and no '.join(places)))
         return found
 
     def filename_to_uri(self, filename):
@@ -129,7 +130,8 @@ class _Engine(object):
         self.sources[uri] = source
         try:
             source.template = Template(
-                text=self.reader.read(path), filename=path, uri=uri, lookup=self, lexer_cls=_lexer(found), default_filters=['mb_text_of'],
+                text=self.reader.read(path), filename=path, uri=uri, lookup=self, lexer_cls=_lexer(found),
+                default_filters=['mb_text_of'],
                 imports=['from multibinder.template.text import text_of as mb_text_of'])
         except TemplateError:
             raise
@@ -157,9 +159,10 @@ class _Engine(object):
         source = self.sources.get(module.get('_template_uri'))
         if source is None:
             return None
-        table = source.by_code.get(code)
+        # By identity: to hash a code object is to read all of it.
+        table = source.by_code.get(id(code))
         if table is None:
-            table = source.by_code[code] = _line_table(code)
+            table = source.by_code[id(code)] = _line_table(code)
         number = table[1][bisect.bisect_right(table[0], instruction) - 1]
         # Where the expression begins: a Python before 3.8 names the last line of a call.
         line = source.piece_of(number)[1]

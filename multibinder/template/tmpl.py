@@ -47,7 +47,8 @@ class Scans(object):
 
     def _report(self, path, scanner):
         for line, name in scanner.unknown:
-            sentence = '${{{0}}} is left to haproxy: nothing here defines {0}, and the environment has none'.format(name)
+            sentence = ('${{{0}}} is left to haproxy: nothing here defines {0}, and the environment has '
+                        'none').format(name)
             if self.strict:
                 raise self.reader.error(sentence, path, line)
             self.warnings.append('{}:{}: {}'.format(path, line, sentence))

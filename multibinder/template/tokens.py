@@ -297,8 +297,8 @@ class Scanner(object):
         is_defined = lambda name: name in own or name in self.known or name in MAKO_NAMES    # noqa: E731
         for line, text, name in self.defaults:
             if name in own or name in self.known:
-                self.doubts.append((line, "{} is left to haproxy, which reads it as a default for {}; with a space before "
-                                          "the sign it is the template's".format(text, name)))
+                self.doubts.append((line, "{} is left to haproxy, which reads it as a default for {}; with a space "
+                                          "before the sign it is the template's".format(text, name)))
         decided = []
         plain = True
         for token in tokens:
