@@ -41,6 +41,11 @@ class Version(object):
         return self.numbers >= (1, 9)
 
     @property
+    def answers_early(self):
+        """From 3.1 on the master takes questions before it knows its worker, and refuses them."""
+        return self.numbers >= (3, 1)
+
+    @property
     def mode(self):
         """The options (list of str) that keep this haproxy in the foreground with workers of its own."""
         if not self.has_master:

@@ -9,7 +9,7 @@ import signal
 import time
 from collections import deque
 
-from multibinder import log
+from multibinder import log, sdnotify
 from multibinder.haproxy import process
 
 TAIL_LINES = 60
@@ -42,6 +42,8 @@ class Generation(object):
         self._loop = loop
         self._command_line = command_line
         self._question = command_line.proof
+        self._notified = None if version.answers_early else True    # None: READY=1 is still to come
+        self._notify = sdnotify.NotifySocket() if version.answers_early else None
         self._served = False
         self._quiet = False
         self._workers = []
@@ -52,9 +54,15 @@ class Generation(object):
         try:
             os.set_blocking(self._stderr, False)
             # SIGUSR1 lets haproxy finish what it serves when this process is killed.
-            self.pid = process.spawn(words, fds, stderr=writer, death_signal=signal.SIGUSR1, group=True)
+            environ = process.environment()
+            if self._notify is not None:
+                environ['NOTIFY_SOCKET'] = self._notify.address
+            self.pid = process.spawn(words, fds, stderr=writer, death_signal=signal.SIGUSR1, group=True,
+                                     environ=environ)
         except BaseException:
             os.close(self._stderr)
+            if self._notify is not None:
+                self._notify.close()
             raise
         finally:
             os.close(writer)
@@ -63,6 +71,8 @@ class Generation(object):
         loop.on_exit(self.pid, self._ended)
         loop.watch(self._stderr, self._read_stderr)
         loop.watch(self._question, self._read_answer)
+        if self._notify is not None:
+            loop.watch(self._notify, self._read_notify)
 
     def __str__(self):
         return 'generation {} (haproxy {}, PID {})'.format(self.number, self.version.text, self.pid)
@@ -80,7 +90,7 @@ class Generation(object):
     @property
     def refused(self):
         """What came in place of the worker's answer (str), or None."""
-        if self.version.has_master and self._question.closed and not self._served:
+        if self.version.has_master and self._notified and self._question.closed and not self._served:
             return self._question.words
         return None
 
@@ -180,8 +190,26 @@ class Generation(object):
         if self._partial:
             self._said(self._partial)
             self._partial = b''
+        self._stop_listening()
         self._stop_asking()
         self._command_line.close()
+
+    def _read_notify(self):
+        """haproxy says how it is. From 3.1 on READY=1 comes when the worker has said so to the master, and
+        only then does the master know whom to pass a question on to."""
+        for pid, assignments in self._notify.receive():
+            if pid == self.pid and assignments.get('READY') == '1':
+                self._notified = True
+        if self._notified:
+            self._stop_listening()
+            if not self._served and self.retired is None:
+                self._ask()
+
+    def _stop_listening(self):
+        if self._notify is not None:
+            self._loop.forget(self._notify)
+            self._notify.close()
+            self._notify = None
 
     def _ask(self):
         self._stop_asking()
@@ -203,6 +231,7 @@ class Generation(object):
             self._served = self._served or self._question.served
             if self._served:
                 self._stop_asking()
+                self._stop_listening()
             elif self._question.closed:
                 self._loop.forget(self._question)
         elif self._question.closed:
