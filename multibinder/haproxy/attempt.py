@@ -102,7 +102,7 @@ def _render(loop, sources, configs, name, clear, settings, undo):
 
 
 def _start(loop, number, version, command, sources, rendered, fds, runtime):
-    command_line = CommandLine(version, runtime.file('cli.{}'.format(number)), runtime.file('proof.cfg'))
+    command_line = CommandLine(version, runtime.file('cli.{}'.format(number)), runtime.file('proof.{}.cfg'.format(number)))
     try:
         words = command.supervised(version, {source.template: source.config for source in sources},
                                    command_line.words(rendered.layout.ours))

@@ -27,7 +27,7 @@ class Generation(object):
 
     `number` (int, from 1), `version` (Version), `pid`; `status` its exit status (int, negative for a
     signal) once it has ended, else None; `retired` when it was told to finish (time.monotonic) or None;
-    `hurried` whether it was told to end at once; `tail` its last lines on stderr (deque of str).
+    `hurried` when it was told to end at once; `tail` its last lines on stderr (deque of str).
     """
 
     def __init__(self, loop, number, version, words, fds, command_line):
@@ -37,7 +37,7 @@ class Generation(object):
         self.version = version
         self.status = None
         self.retired = None
-        self.hurried = False
+        self.hurried = None
         self.tail = deque(maxlen=TAIL_LINES)
         self._loop = loop
         self._command_line = command_line
@@ -119,8 +119,14 @@ class Generation(object):
 
     def hurry(self):
         """Tell it to end now, with what it still serves."""
-        self.hurried = True
+        if self.hurried is None:
+            self.hurried = time.monotonic()
         self._signal(signal.SIGTERM)
+
+    def kill(self):
+        """End it and its workers, whatever they do."""
+        if self.alive:
+            self._kill_all()
 
     def leave(self):
         """Remove what it has in the file system: it finishes by itself, with nobody to watch it."""

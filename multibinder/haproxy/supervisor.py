@@ -23,6 +23,7 @@ from multibinder.haproxy.settings import SocketPath
 RELOADS = (signal.SIGUSR2, signal.SIGHUP)
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 QUIET_SECONDS = 1.0     # a worker takes the signal within milliseconds; nothing breaks if it takes longer
+HURRY_SECONDS = 5.0     # a haproxy that was told to end at once has nothing to wait for
 EXIT_DIED = 3       # haproxy ended by itself with a status that means something else here
 
 
@@ -166,18 +167,22 @@ class Supervisor(object):
             self._old.append(generation)
 
     def _bound_old(self):
-        """Hurry the generations that drain when they are too many or too old."""
+        """Hurry the generations that drain when they are too many or too old, kill those that do not
+        take notice, and come back when the next one is due."""
         now = time.monotonic()
         age = self._settings.old_age
         excess = len(self._old) - self._settings.max_old if self._settings.max_old else 0
         due = []
         for index, generation in enumerate(self._old):
-            if generation.hurried:
-                continue
-            if index < excess or (age and now >= generation.retired + age):
+            if generation.hurried is None and (index < excess or age and now >= generation.retired + age):
                 log.warning('{} has drained for {:.0f} s and is ended with what it still serves'.format(
                     generation, now - generation.retired))
                 generation.hurry()
+            if generation.hurried is not None:
+                if now >= generation.hurried + HURRY_SECONDS:
+                    generation.kill()
+                else:
+                    due.append(generation.hurried + HURRY_SECONDS)
             elif age:
                 due.append(generation.retired + age)
         self._loop.at('old', min(due) if due else None, lambda: None)

@@ -71,8 +71,9 @@ def test_haproxy_inherits_what_it_is_meant_to(files, binder, port):
     with Wrapper(files, binder.path, NOTIFY_SOCKET='/nowhere', LISTEN_FDS='3') as wrapper:
         pid = wrapper.serving()
         with open('/proc/{}/environ'.format(pid)) as environ:
-            names = {entry.partition('=')[0] for entry in environ.read().split('\0')}
-        assert not names & {'NOTIFY_SOCKET', 'LISTEN_FDS'}
+            variables = dict(entry.partition('=')[::2] for entry in environ.read().split('\0'))
+        assert 'LISTEN_FDS' not in variables
+        assert variables.get('NOTIFY_SOCKET') != '/nowhere', 'haproxy must not speak to systemd itself'
         with open('/proc/{}/status'.format(wrapper.pid)) as status:
             assert 'SigBlk:\t0000000000000000' in status.read()
         sockets = {}
