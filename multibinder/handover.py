@@ -196,6 +196,9 @@ def execute(command, environment, state, filenos):
     try:
         fileno = write_state(state)
         environment = dict(environment)
+        for passed_at_start in ('LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES'):
+            # Our PID stays, so the next process would take these numbers for its own a second time.
+            environment.pop(passed_at_start, None)
         environment[STATE_VARIABLE] = str(fileno)
         inherit(list(filenos) + [fileno])
         os.execve(command[0], command, environment)
