@@ -24,7 +24,8 @@ _BLANK = re.compile(r'(?:[ \t\r\f\v]|\\\r?\n)+')
 _NAME = re.compile(r'[^\W\d]\w*')
 _SIGNS = re.compile(r'\*\*=|<=>|===|\.\.\.|<<=|>>=|&&=|\|\|=|\*\*|==|=~|!=|!~|>=|<=|&&|\|\||&\.|<<|>>|\+=|-=|\*=|/=|'
                     r'%=|\|=|&=|\^=|=>|->|\.\.|::|[-+*/%=<>!?:.,()\[\]{}|&^~]')
-_LEADING_DOT = re.compile(r'(?:\s|#[^\n]*\n)*(?:\.(?!\.)|&\.)')
+_GAP = re.compile(r'(?:\s|#[^\n]*\n)*')
+_LEADING_DOT = re.compile(r'\.(?!\.)|&\.')
 
 
 class Lexer(object):
@@ -101,6 +102,7 @@ class Source(Literals):
         self.counted = 0
         self.newlines = 0
         self._spaced = False
+        self.gap_end = -1           # of the blank lines and comments that were looked over
 
     def line(self):
         # Counted on from the last place: a tag may have thousands of lines.
@@ -171,7 +173,9 @@ class Source(Literals):
             return
         if previous is not None and previous.is_keyword('and', 'or', 'not'):
             return
-        if _LEADING_DOT.match(self.text, self.position):
+        if self.position > self.gap_end:
+            self.gap_end = _GAP.match(self.text, self.position).end()
+        if _LEADING_DOT.match(self.text, self.gap_end):
             return
         if previous is not None and previous.kind != SEPARATOR:
             self._put(SEPARATOR, '\n', False, self.line() - 1)

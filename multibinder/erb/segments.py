@@ -18,7 +18,6 @@ _OPENING_TRIM = re.compile(r'<%%|<%=|<%#|<%-|<%')
 _CLOSING = re.compile(r'%%?>')
 _CLOSING_TRIM = re.compile(r'-%>|%%?>')
 _NEWLINE = re.compile(r'\r?\n|\Z')
-_INDENT = re.compile(r'[ \t]*\Z')
 
 
 def split(text):
@@ -57,10 +56,10 @@ def _split(text, trim):
             begun[0] = line
         sign = found.group() if found else None
         if sign == '<%-':
-            indent = _INDENT.search(before)
-            at = position + indent.start()
+            kept = before.rstrip(' \t')
+            at = position + len(kept)
             if at == anchor or text[at - 1:at] == '\n':
-                before = before[:indent.start()]
+                before = kept
         content.append(before)
         line += before.count('\n')
         if not found:

@@ -23,7 +23,9 @@ _KINDS = (tokens.TEXT, tokens.EXPRESSION, tokens.CONTROL, tokens.CODE)
 FILE_NAME = '<template>'
 # The blocks of control lines, and what may stand between their beginning and their end.
 _BLOCKS = {'for': ('else',), 'if': ('elif', 'else'), 'while': (), 'try': ('except', 'finally'), 'with': ()}
-_SIMPLE_CALL = re.compile(r'''\s*\w+\((?:\s*(?:\w+\s*=\s*)?(?:\w+|'[^'\\\n]*'|"[^"\\\n]*")\s*,?)*\)\s*\Z''')
+_ATTRIBUTE = re.compile(r'\.[^\W\d]\w*')
+_ARGUMENT = r'''(?:\w+ ?= ?)?(?:\w+|'[^'\\\n]*'|"[^"\\\n]*")'''
+_SIMPLE_CALL = re.compile(r' *\w+\((?:{0}(?:, *{0})*)?\) *\Z'.format(_ARGUMENT))
 
 
 class NotDirect(Exception):
@@ -35,13 +37,14 @@ def render_direct(found, scope, sink, path, reader):
     template may be any, and may do anything."""
     count = len(scope.endpoints)
     pieces = len(sink.pieces)
+    program = None
     try:
         program = _Program(found)
-        function = program.function(scope.names)
+        function = program.function(_copied(scope.names))
         sink.locate = lambda origin, text: (path, abs(origin), origin > 0)
         _run(function, sink)
     except Late as late:
-        line = program.line_of(late)
+        line = program and program.line_of(late)
         late.place = line and reader.place(path, line)
         raise
     except Exception as error:      # of any kind: Mako will meet it again, and it will be reported there
@@ -63,6 +66,26 @@ def _run(function, sink):
     function(write, text_of)
 
 
+def _globals_of(code):
+    """Return the names that a code object and those within it look up outside of themselves, attributes too."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _globals_of(constant)
+    return found
+
+
+def _copied(value):
+    """Return a copy of plain data: what a template changes there, Mako must not find changed."""
+    if isinstance(value, dict):
+        copy = type(value)()
+        copy.update((key, _copied(item)) for key, item in value.items())
+        return copy
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value
+
+
 class _Program(object):
     """Python source that writes what the tokens say: a function of (mb_w, mb_t)."""
 
@@ -71,6 +94,7 @@ class _Program(object):
         self.lines = [1]        # for each line of the source the line of the template
         self.indent = ' '
         self.line = 1
+        self.attributes = set()     # '.name' of each that the code looks up
         self.opened = []        # keywords of the blocks that are open
         if any(token[0] not in _KINDS for token in found):
             raise NotDirect()
@@ -144,13 +168,18 @@ class _Program(object):
             trace = trace.tb_next
         return row and self.lines[row - 1]
 
-    @staticmethod
-    def _check(code):
+    def _check(self, code):
         if _MAKO_WORDS.search(code):
             raise NotDirect()
+        if '.' in code:
+            self.attributes.update(_ATTRIBUTE.findall(code))
 
     def function(self, names):
         """Return the function, with `names` as what it sees from outside."""
         code = compile('\n'.join(self.rows) + '\n', FILE_NAME, 'exec')
         inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        # What nothing defines has a meaning in Mako, so it is looked for before anything has happened.
+        for name in _globals_of(inner[0]):
+            if name not in names and not hasattr(builtins, name) and '.' + name not in self.attributes:
+                raise NotDirect()
         return types.FunctionType(inner[0], dict(names, __builtins__=builtins))

@@ -23,7 +23,7 @@ class BindRefused(Exception):
 
 
 class Environment(dict):
-    """The environment; a variable that is not there is named in words."""
+    """The environment, a copy; a variable that is not there is named in words."""
 
     def __missing__(self, name):
         raise KeyError('the environment has no variable {!r}'.format(name))

@@ -35,7 +35,7 @@ _NEXT = re.compile(r'\$\{|</?%|^[ \t]*(?:%|##)|\\\r?\n', re.M)
 _HAPROXY = re.compile(r'\$\{([A-Za-z_][A-Za-z0-9_]*)(\}|\[\*\](?::?-[^}\n]*)?\}|:?-[^}\n]*\})|\$\{[0-9]+\}')
 _CONTROL = re.compile(r'[ \t]*%[ \t]*((end)?(' + CONTROLS + r')\b(?:\\\r?\n|[^\r\n]|\r(?!\n))*)(?:\r?\n|\Z)')
 _LINE = re.compile(r'[^\n]*(?:\n|\Z)')
-_TAG = re.compile(r'''<%(\w+(?:[:.]\w+)*)((?:\s*,?\s*\w+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*(/?)>''')
+_TAG = re.compile(r'''<%(\w+(?:[:.]\w+)*)((?:\s*(?:,\s*)?\w+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*(/?)>''')
 _ATTRIBUTE = re.compile(r'''(\w+)\s*=\s*(?:"([^"]*)"|'([^']*)')''')
 _TAG_END = re.compile(r'</%[ \t]*([^\s>]+)[ \t]*>')
 _TAG_WORD = re.compile(r'<%(\w+)')
@@ -68,6 +68,7 @@ class Scanner(object):
         self.in_environment = in_environment
         self.tokens = []
         self.unknown = []
+        self.set_here = None    # names that the config itself sets
         self.doubts = []
         self.defaults = []      # (line, text, name) of each ${name-text}
         self.position = 0       # what is before it is in tokens or in pending
@@ -128,8 +129,8 @@ class Scanner(object):
 
     def _code_or_text(self, start, begin, closing, outside):
         """The expression whose code begins at `begin`. `outside` says why it may be text, if it may."""
-        end, bar = self._closing(begin, closing, True)
-        if end is None or outside and '\n' in self.text[start:end]:
+        end, bar = self._closing(begin, closing, True, outside)
+        if end is None:
             if not outside:
                 raise Mistake('{} is not closed by {}'.format(self.text[start:begin], closing), self.line_at(start))
             return
@@ -150,12 +151,14 @@ class Scanner(object):
         code = self.text[begin:end].replace('\r\n', '\n')
         return _ODD.sub(lambda found: '\\u%04x' % ord(found.group()), code) if _ODD.search(code) else code
 
-    def _closing(self, position, closing, watch_nesting):
+    def _closing(self, position, closing, watch_nesting, outside):
         """Return (end of the code, position of the bar before its filters or None), (None, None) where
-        it does not end. Strings and comments are Python's."""
+        it does not end: in the text, or in its line where it may be none. Strings and comments are
+        Python's."""
         depth = 0
         bar = None
-        for found in _INSIDE.finditer(self.text, position):
+        line_end = self.text.find('\n', position) if outside else -1
+        for found in _INSIDE.finditer(self.text, position, line_end if line_end >= 0 else len(self.text)):
             sign = found.group()
             if sign == closing and (depth <= 0 or not watch_nesting):
                 return found.start(), bar
@@ -204,11 +207,11 @@ class Scanner(object):
             self._tag(start, outside)
 
     def _block(self, start, begin, is_module, outside):
-        end = self._closing(begin, '%>', False)[0]
+        end = self._closing(begin, '%>', False, outside)[0]
         if end is None:
             if not outside:
                 raise Mistake('<% is not closed by %>', self.line_at(start))
-        elif not outside or '\n' not in self.text[start:end] and _names().parses(self.text[begin:end].strip()):
+        elif not outside or _names().parses(self.text[begin:end].strip()):
             self._add(start, end + 2, CODE, self._code(begin, end), is_module)
 
     def _tag(self, start, outside):
@@ -228,14 +231,14 @@ class Scanner(object):
                 raise Mistake('the tag <%{} is not well formed'.format(keyword), self.line_at(start))
         elif not tag:
             # Code without a blank behind <%, as in <%import os%>; a bare word is HAProxy's: <%ci%>.
-            end = self._closing(start + 2, '%>', False)[0]
+            end = self._closing(start + 2, '%>', False, outside)[0]
             if end is not None and keyword != text[start + 2:end] and _names().parses(text[start + 2:end]):
                 self._add(start, end + 2, CODE, self._code(start + 2, end), False)
         elif tag.group(2):
             self.doubts.append((self.line_at(start), 'Mako has no tag <%{}, it is left to haproxy'.format(keyword)))
 
     def _is_closed(self, tag, keyword):
-        return tag.group(3) or '</%' + keyword + '>' in self.text[tag.end():]
+        return tag.group(3) or self.text.find('</%' + keyword + '>', tag.end()) >= 0
 
     def _verbatim(self, start, tag, keyword, outside):
         end = self.text.find('</%' + keyword + '>', tag.end())
@@ -285,7 +288,9 @@ class Scanner(object):
 
     def _known_to_haproxy(self, name):
         """haproxy sets variables of its own, and a config can set some for what follows."""
-        return name.startswith('HAPROXY_') or self.in_environment(name) or name in _SETENV.findall(self.text)
+        if self.set_here is None:
+            self.set_here = set(_SETENV.findall(self.text))
+        return name.startswith('HAPROXY_') or self.in_environment(name) or name in self.set_here
 
     def _resolved(self):
         """Decide what had to wait for the whole text: return the tokens, text joined with text."""

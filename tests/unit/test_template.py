@@ -393,3 +393,18 @@ def test_templates_are_scanned_once(templates, monkeypatch):
     templates.write('x.inc', 'x')
     templates.text('<%include file="x.inc"/><%include file="x.inc"/>${1 / 1}')
     assert len(scanned) == 2
+
+
+def test_what_a_template_changes_is_not_changed_twice(templates):
+    # Nothing defines `debug`: Mako runs it from the beginning.
+    templates.write('foo.vars.json', '{"servers": ["a"], "deep": {"list": []}}')
+    text = '<% servers.append("b")\ndeep["list"].append(1)\nenv["NEW"] = "x" + env.get("NEW", "") %>'
+    for more in ('', '% if debug:\nno\n% endif\n', '<%def name="x()">x</%def>', '${loop if False else ""}', '${[1][0:1][5] if 0 else ""}'):
+        assert templates.text(text + '\n' + more + '${servers} ${deep["list"]} ${env["NEW"]}').split('\n')[-1].endswith(
+            "['a', 'b'] [1] x")
+    assert 'NEW' not in os.environ
+
+
+def test_a_failure_is_not_hidden_by_the_second_way(templates):
+    error = templates.error('<% servers = [1] %>\nbind ${bind_tcp("*", 80)}\n${servers[5]}')
+    assert error.line == 3 and 'IndexError' in error.reason
