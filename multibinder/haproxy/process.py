@@ -100,20 +100,27 @@ def place(fds, writer, stdout=None, stderr=None):
     they belong, close all others but 0, 1, 2, and return the new number of `writer`, which the exec
     closes. Irrevocable for the process that calls it."""
     above = max(list(fds) + [2]) + 1
-    # Out of the way first: a source may sit on a number that is another one's target.
-    sources = [(number, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)) for number, fd in fds.items()]
-    standard = [(number, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above))
-                for number, fd in ((1, stdout), (2, stderr)) if fd is not None]
-    writer = fcntl.fcntl(writer, fcntl.F_DUPFD_CLOEXEC, above)
+
+    def aside(fd):
+        # Out of the way first: a source may sit on a number that is another one's target.
+        return fd if fd >= above else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
+
+    sources = [(number, aside(fd)) for number, fd in fds.items()]
+    standard = [(number, aside(fd)) for number, fd in ((1, stdout), (2, stderr)) if fd is not None]
+    writer = aside(writer)
     for number, fd in sources + standard:
         os.dup2(fd, number)         # not close-on-exec: this is the moment and the process
-    for fd in _open_fds():
-        if fd > 2 and fd not in fds and fd != writer:
-            try:
-                os.close(fd)
-            except OSError:
-                pass
+    close_all_but(sorted(fds) + [writer])
     return writer
+
+
+def close_all_but(keep):
+    """Close every descriptor above stderr but those of `keep` (list of int, ascending)."""
+    first = 3
+    for fd in keep + [max(_open_fds()) + 1]:
+        if fd > first:
+            os.closerange(first, fd)
+        first = fd + 1
 
 
 def die_with(parent, death_signal=signal.SIGKILL):

@@ -73,10 +73,9 @@ class Job(object):
         self._reader, writer = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            self._child(parent, writer, sources, configs, name, clear, deadline)
+            self._child(writer, sources, configs, name, clear, deadline)
         os.close(writer)
         os.set_blocking(self._reader, False)
         self.done = False
@@ -119,19 +118,19 @@ class Job(object):
             raise TemplateError(*report['template'])
         if 'error' in report:
             raise ConfigFileError(report['error'])
-        endpoints = [Endpoint.from_params(params) for params in report['endpoints']]
+        # As they were read off Endpoints: nothing has to be checked again.
+        endpoints = [Endpoint(*fields) for fields in report['endpoints']]
         return Rendered(endpoints, report['warnings'], lines)
 
     @staticmethod
-    def _child(parent, writer, sources, configs, name, clear, deadline):
+    def _child(writer, sources, configs, name, clear, deadline):
         status = 1
         try:
             signal.set_wakeup_fd(-1)        # its other end is the parent's
             process.reset_signals()
             # Nothing above stderr is this child's, least of all the connection to the binder, which a
             # renderer that hangs would keep open.
-            writer = process.place({}, writer)
-            process.die_with(parent)
+            process.close_all_but([writer])
             _send(writer, _report(sources, configs, name, clear, deadline))
             status = 0
         except BaseException as error:      # of a bug here, or of an engine that raises what it should not
@@ -151,7 +150,8 @@ def _report(sources, configs, name, clear, deadline):
         return json.dumps({'template': [error.reason, error.path, error.line, error.text]}).encode('ascii') + b'\n'
     except Error as error:
         return json.dumps({'error': str(error)}).encode('ascii') + b'\n'
-    head = {'endpoints': [endpoint.to_params() for endpoint in rendered.endpoints], 'warnings': rendered.warnings}
+    head = {'endpoints': [(endpoint.kind, endpoint.address, endpoint.port, endpoint.options)
+                          for endpoint in rendered.endpoints], 'warnings': rendered.warnings}
     return json.dumps(head).encode('ascii') + b'\n' + json.dumps(rendered.lines).encode('ascii')
 
 
