@@ -18,7 +18,7 @@ import struct
 from multibinder import getsocks
 from multibinder.client import Client
 from multibinder.endpoint import UNIX_PATH_MAX, Endpoint
-from multibinder.errors import BinderAway, EndpointError, Error, reason_of
+from multibinder.errors import EndpointError, Error, reason_of
 from multibinder.inventory import socket_id
 from multibinder.listening import SO_DOMAIN, is_listening, read_back
 
@@ -159,12 +159,7 @@ def descendants(pid):
     children = {}
     for name in os.listdir('/proc'):
         if name.isdigit():
-            try:
-                with open('/proc/{}/stat'.format(name), errors='replace') as file:
-                    parent = int(file.read().rpartition(')')[2].split()[1])
-            except (OSError, IndexError, ValueError):
-                continue
-            children.setdefault(parent, []).append(int(name))
+            children.setdefault(_parent(int(name)), []).append(int(name))
     found = list(children.get(pid, ()))
     for one in found:       # grows meanwhile
         found.extend(children.get(one, ()))
@@ -195,7 +190,6 @@ class Keeper(object):
         self._path = path
         self._listeners = listeners
         self._inodes = {}       # inode -> Endpoint, of what is kept
-        self._binder = None     # its PID
 
     def adopt(self):
         """Give them to the binder, claimed by this process. Returns a list of (Endpoint, outcome of
@@ -208,43 +202,64 @@ class Keeper(object):
         return [(endpoint, outcome) for (endpoint, _), outcome in zip(self._listeners, outcomes)]
 
     def keep(self):
-        """Wait until nobody uses them but whoever has a claim of his own; then release them, at once: a
-        port that nobody accepts on is to be refused, and is not to stand in a restart's way."""
+        """Wait until nobody uses them but those who have a claim of their own, and what these have started;
+        then release them, at once: a port that nobody accepts on is to be refused, and is not to stand in
+        a restart's way."""
+        strangers = self._look()
         while self._inodes:
-            try:
-                self._release_unused()
-            except BinderAway:
-                return      # the claim ends with this process
-            _wait_for_end(self._users())
+            _wait_for_end(strangers)
+            strangers = self._look()
 
-    def _users(self):
-        return set(users_of(set(self._inodes))) - {self._binder}
+    def _look(self):
+        """Release what no stranger uses; return the PIDs (set) of the strangers that use the rest."""
+        try:
+            with Client(self._path) as client:
+                holders = {}        # inode -> PIDs of the binder and of those who have a claim
+                binder = client.call('status')['pid']
+                for one in client.call('list'):
+                    pids = {claim['pid'] for claim in one['claims'] if claim['pid']}
+                    if any(_is_keeper(pid) and pid < os.getpid() for pid in pids):
+                        self._inodes.pop(one['inode'], None)    # it does the same, and needs no second
+                    holders[one['inode']] = pids
+                strangers = {}      # inode -> PIDs
+                for pid, inodes in users_of(set(self._inodes)).items():
+                    for inode in inodes:
+                        if pid != binder and not _descends(pid, holders.get(inode, ())):
+                            strangers.setdefault(inode, set()).add(pid)
+                done = [inode for inode in self._inodes if inode not in strangers]
+                if done:
+                    client.release([self._inodes.pop(inode) for inode in done], lease='process')
+                return set().union(*strangers.values()) if strangers else set()
+        except Error:
+            self._inodes = {}       # the binder has gone, or knows better: the claim ends with this process
+            return set()
 
-    def _release_unused(self):
-        with Client(self._path) as client:
-            self._binder = client.call('status')['pid']
-            claimed = {one['inode'] for one in client.call('list')
-                       if any(claim['pid'] and _takes_over(claim['pid']) for claim in one['claims'])}
-            used = set()
-            for pid, inodes in users_of(set(self._inodes)).items():
-                if pid != self._binder:
-                    used |= inodes
-            done = {inode for inode in self._inodes if inode not in used or inode in claimed}
-            if done:
-                client.release([self._inodes.pop(inode) for inode in done], lease='process')
 
-
-def _takes_over(pid):
-    """Tell whether a claim of the process `pid` makes ours needless. Of two keepers one stays: that which
-    has the lower PID."""
-    if pid == os.getpid():
-        return False
+def _is_keeper(pid):
     try:
         with open('/proc/{}/cmdline'.format(pid), 'rb') as file:
-            keeper = any(os.path.basename(word) == KEEPER for word in file.read().split(b'\0')[:3])
+            return pid != os.getpid() and any(
+                os.path.basename(word) == KEEPER for word in file.read().split(b'\0')[:3])
     except OSError:
         return False
-    return not keeper or pid < os.getpid()
+
+
+def _descends(pid, ancestors):
+    """Tell whether a process is one of `ancestors` (PIDs) or descends from one."""
+    while pid > 1:
+        if pid in ancestors:
+            return True
+        pid = _parent(pid)
+    return False
+
+
+def _parent(pid):
+    """Return the PID of a process's parent, 0 when it has ended."""
+    try:
+        with open('/proc/{}/stat'.format(pid), errors='replace') as file:
+            return int(file.read().rpartition(')')[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def _wait_for_end(pids):

@@ -89,7 +89,10 @@ def receive(sock):
                 raise ProtocolError('it announced {} listeners and sent {}'.format(count, len(fds)))
             if len(fds) > count or len(described) > count * _DESCRIPTION_MAX:
                 raise ProtocolError('it announced {} listeners and sent more'.format(count))
-            sock.sendall(_INT.pack(len(fds)))
+            try:
+                sock.sendall(_INT.pack(len(fds)))
+            except OSError:
+                pass    # haproxy may close behind its last message; if it was not the last, the next read tells
         return [Handed(fd, *words) for fd, words in zip(fds, _descriptions(described, count))]
     except BaseException:
         wire.close_all(fds)
@@ -111,7 +114,8 @@ def serve(sock, listeners, timeout=HAPROXY_PATIENCE):
         batch = listeners[start:start + wire.MAX_FDS]
         data = b''.join(one.description() for one in batch)
         sent = wire.send(sock, data, [one.fd for one in batch])
-        sock.sendall(data[sent:])
+        if sent < len(data):
+            sock.sendall(data[sent:])
         if not sock.recv(_INT.size):
             raise ProtocolError('it went away after {} of {} listeners'.format(start, len(listeners)))
 

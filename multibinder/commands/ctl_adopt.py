@@ -6,6 +6,7 @@ import select
 import sys
 import time
 
+from multibinder import log
 from multibinder.client import Client
 from multibinder.endpoint import Endpoint
 from multibinder.errors import Error, UsageError, reason_of
@@ -112,7 +113,10 @@ def _serve_one(offer, seconds):
         if left <= 0:
             raise Error('cannot hand over what was offered at {}: {}'.format(offer.path, reason))
         if poll.poll(left * 1000):
-            reason = offer.accept() or reason
+            refused = offer.accept()
+            if refused:
+                reason = refused
+                log.warning('not taken from {}: {}'.format(offer.path, refused))
 
 
 def _kept(path, listeners):
