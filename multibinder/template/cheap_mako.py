@@ -1,8 +1,9 @@
 """Imports Mako without what it imports and does not use here.
 
-`import mako.template` takes most of its time for pygments, which colours HTML pages of errors, and for
-importlib.metadata, which finds plug-ins. The first is kept out of the import and stays importable
-for everyone else; the second becomes a module that loads itself when it is first looked into.
+`import mako.template` takes most of its time for pygments, which colours HTML pages of errors, for
+importlib.metadata, which finds plug-ins, and for what writes compiled templates to disk. The first is
+kept out of the import and stays importable for everyone else; the others become modules that load
+themselves when they are first looked into.
 """
 
 import importlib
@@ -10,7 +11,7 @@ import importlib.util
 import sys
 
 # The second is what Mako imports on a Python that lacks the first.
-LAZY = ('importlib.metadata', 'importlib_metadata')
+LAZY = ('importlib.metadata', 'importlib_metadata', 'tempfile', 'shutil')
 
 
 def load():

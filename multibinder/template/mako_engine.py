@@ -89,8 +89,8 @@ class _Engine(object):
         try:
             template = self._template(path)
             template.render_context(runtime.Context(self.sink, **self.scope.names))
-        except TemplateError:
-            raise
+        except TemplateError as error:      # of a template that another one names
+            raise self._with_callers(error, self._place(error)) from None
         except Late as late:
             places = self._place(late)
             if places:
@@ -188,11 +188,26 @@ class _Engine(object):
         places = self._place(error)
         if not places:
             return TemplateError(self._reason(error), path)
-        source, line, frame, number = places[-1]
+        source, line, frame, number = places.pop()
         undefined = self._undefined(error, source, line, frame, number)
         if undefined:
-            return self.reader.error('nothing defines {}'.format(' or '.join(undefined[0])), source.path, undefined[1])
-        return self.reader.error(self._reason(error), source.path, line)
+            reason, line = 'nothing defines {}'.format(' or '.join(undefined[0])), undefined[1]
+        else:
+            reason = self._reason(error)
+        return self._with_callers(self.reader.error(reason, source.path, line), places)
+
+    def _with_callers(self, error, places):
+        """Return a TemplateError that also says through which lines of other templates it came."""
+        callers = []
+        for source, line, _, _ in places:
+            caller = '{}:{}'.format(source.path, line)
+            if source.path != error.path and caller not in callers:
+                callers.append(caller)
+        if not callers:
+            return error
+        shown = callers if len(callers) <= 4 else callers[:2] + ['...'] + callers[-2:]
+        return TemplateError('{} (by way of {})'.format(error.reason, ', '.join(shown)), error.path, error.line,
+                             error.text)
 
     def _undefined(self, error, source, line, frame, number):
         """Return (names, line) where what went wrong is that nothing defines them, else None.

@@ -313,9 +313,12 @@ def test_mistakes_in_included_templates(templates):
     templates.write('outer.inc', '\n<%include file="inner.inc"/>')
     error = templates.error('<%include file="outer.inc"/>')
     assert (error.path, error.line, error.text) == (inner, 2, 'y ${1/0}')
+    assert error.reason == 'ZeroDivisionError: division by zero (by way of {0}/foo.cfg.tmpl:1, {0}/outer.inc:2)'.format(
+        templates.directory)
     templates.write('inner.inc', 'x\n${oops oops}\n')
     error = templates.error('<%include file="outer.inc"/>')
     assert (error.path, error.line) == (inner, 2)
+    assert error.reason.endswith('(by way of {0}/foo.cfg.tmpl:1, {0}/outer.inc:2)'.format(templates.directory))
     base = templates.write('base.tmpl', 'a\n\n${next.body()}\n${self.nothing()}\n')
     error = templates.error('<%inherit file="base.tmpl"/>\nx\n')
     assert (error.path, error.line) == (base, 4) and 'nothing' in error.reason
@@ -408,3 +411,12 @@ def test_what_a_template_changes_is_not_changed_twice(templates):
 def test_a_failure_is_not_hidden_by_the_second_way(templates):
     error = templates.error('<% servers = [1] %>\nbind ${bind_tcp("*", 80)}\n${servers[5]}')
     assert error.line == 3 and 'IndexError' in error.reason
+
+
+def test_values_keep_their_order_on_a_python_whose_dicts_have_none():
+    yaml = pytest.importorskip('yaml')
+    from multibinder.template import values
+    text = 'base: &b {z: 1}\n' + ''.join('k{}: {}\n'.format(n * 7 % 10, n) for n in range(10)) + 'm: {<<: *b, a: 2}\n'
+    loaded = yaml.load(text, values._ordered(yaml))
+    assert list(loaded) == ['base'] + ['k{}'.format(n * 7 % 10) for n in range(10)] + ['m']
+    assert dict(loaded['m']) == {'z': 1, 'a': 2}
