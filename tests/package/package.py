@@ -82,3 +82,14 @@ def help_of(name, words=()):
     status, out = run([PYTHON, path('bin/' + name)] + list(words) + ['--help'], env=environment)
     assert status == 0, out
     return out
+
+
+def verbs_of(name, words=()):
+    """The subcommands of an executable, those of subcommands included: a list of lists of words."""
+    found = []
+    out = help_of(name, words)
+    for verb in re.findall(r'^    ([a-z]+)  ', out.partition('\noptions:')[0].partition('positional arguments:')[2],
+                           re.MULTILINE):
+        found.append(list(words) + [verb])
+        found += verbs_of(name, list(words) + [verb])
+    return found

@@ -50,11 +50,11 @@ def test_options_of_help(name):
     assert set(complete([name, '--'])) - {'--'} == wanted
 
 
-@pytest.mark.parametrize('verb', ['list', 'status', 'release', 'reexec'])
-def test_options_of_a_verb(verb):
-    wanted = set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', package.help_of('multibinderctl', [verb])))
-    assert set(complete(['multibinderctl', verb, '--'])) == wanted
-    assert verb in complete(['multibinderctl', verb[:2]])
+@pytest.mark.parametrize('words', package.verbs_of('multibinderctl'), ids=' '.join)
+def test_options_of_a_verb(words):
+    wanted = set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', package.help_of('multibinderctl', words).partition('options:')[2]))
+    assert set(complete(['multibinderctl'] + words + ['--'])) == wanted
+    assert words[-1] in complete(['multibinderctl'] + words[:-1] + [words[-1][:2]])
 
 
 def test_templates_and_directories(tmp_path):

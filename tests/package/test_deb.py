@@ -23,12 +23,11 @@ def need(*tools):
         pytest.skip('not installed: ' + ' '.join(missing))
 
 
-def build(directory, full=False, umask=0o022, **variables):
-    """Builds from a copy of the tree in a directory; the paths of what was made."""
+def build(directory, tree, full=False, umask=0o022, **variables):
+    """Builds from a copy of a tree; returns the directory with what was made."""
     need(*TOOLS)
     source = os.path.join(directory, 'source')
-    os.makedirs(directory, exist_ok=True)
-    build_deb.copy_tree(source)
+    shutil.copytree(tree, source, symlinks=True)
     environment = {'PATH': '/usr/sbin:/usr/bin:/sbin:/bin', 'HOME': directory, 'LANG': 'C.UTF-8',
                    'DEB_BUILD_OPTIONS': 'nocheck'}
     environment.update(variables)
@@ -41,10 +40,18 @@ def build(directory, full=False, umask=0o022, **variables):
 
 
 @pytest.fixture(scope='module')
-def built():
+def tree():
+    """The project as it is now, without what git ignores: it may be edited while the tests run."""
+    with tempfile.TemporaryDirectory(prefix='multibinder-tree.') as directory:
+        build_deb.copy_tree(os.path.join(directory, 'tree'))
+        yield os.path.join(directory, 'tree')
+
+
+@pytest.fixture(scope='module')
+def built(tree):
     """A directory with source and binary package."""
     with tempfile.TemporaryDirectory(prefix='multibinder-deb.') as directory:
-        yield build(os.path.join(directory, 'first'), full=True)
+        yield build(os.path.join(directory, 'first'), tree, full=True)
 
 
 def the_deb(directory):
@@ -58,9 +65,9 @@ def sha256(path):
         return hashlib.sha256(stream.read()).hexdigest()
 
 
-def test_two_builds_are_the_same_to_the_byte(built):
+def test_two_builds_are_the_same_to_the_byte(built, tree):
     with tempfile.TemporaryDirectory(prefix='multibinder-deb.') as directory:
-        other = build(os.path.join(directory, 'another and longer path'.replace(' ', '-')), full=True, umask=0o077,
+        other = build(os.path.join(directory, 'another-and-longer-path'), tree, full=True, umask=0o077,
                       TZ='Pacific/Kiritimati', HOME='/nonexistent', LANG='C', LC_ALL='C', USER='somebody')
         for pattern in ('*.deb', '*.tar.xz'):
             one, two = [glob.glob(os.path.join(where, pattern)) for where in (built, other)]
@@ -68,14 +75,11 @@ def test_two_builds_are_the_same_to_the_byte(built):
             assert sha256(one[0]) == sha256(two[0]), pattern
 
 
-def test_nothing_is_left_of_a_build_after_clean(built):
+def test_nothing_is_left_of_a_build_after_clean(built, tree):
     source = os.path.join(built, 'source')
     status, out = package.run(['debian/rules', 'clean'], cwd=source)
     assert status == 0, out
-    fresh = os.path.join(built, 'fresh')
-    build_deb.copy_tree(fresh)
-    listing = [set(package.run(['find', '.', '-type', 'f'], cwd=where)[1].split('\n')) for where in (source, fresh)]
-    shutil.rmtree(fresh)
+    listing = [set(package.run(['find', '.', '-type', 'f'], cwd=where)[1].split('\n')) for where in (source, tree)]
     assert listing[0] - listing[1] == set()
 
 
@@ -83,7 +87,7 @@ def test_members_can_be_read_by_an_old_dpkg(built):
     assert package.run(['ar', 't', the_deb(built)])[1].split() == ['debian-binary', 'control.tar.xz', 'data.tar.xz']
 
 
-def test_lists_every_file_where_it_belongs(built):
+def test_lists_every_file_where_it_belongs(built, tree):
     out = package.run(['dpkg-deb', '--contents', the_deb(built)])[1]
     names = [line.split(None, 5)[5].split(' -> ')[0][1:] for line in out.splitlines()]
     files = [name for name in names if not name.endswith('/')]
@@ -95,8 +99,8 @@ def test_lists_every_file_where_it_belongs(built):
     for name in package.text(package.PREFIX + 'manpages').split():
         page = os.path.basename(name)
         assert '/usr/share/man/man{}/{}.gz'.format(page[-1], page) in files
-    modules = [os.path.join(directory, name)[len(package.PROJECT):]
-               for directory, _, found in os.walk(package.path('multibinder')) for name in found if name.endswith('.py')]
+    modules = [os.path.join(directory, name)[len(tree):]
+               for directory, _, found in os.walk(os.path.join(tree, 'multibinder')) for name in found if name.endswith('.py')]
     assert sorted('/usr/lib/python3/dist-packages' + name for name in modules) == sorted(
         name for name in files if name.endswith('.py'))
     assert all('root/root' in line for line in out.splitlines())

@@ -9,8 +9,6 @@ import pytest
 import package
 
 PAGES = package.text(package.PREFIX + 'manpages').split()
-# Options of these are haproxy's own for the most part; what is theirs begins with two hyphens.
-VERBS = {'multibinderctl': ['list', 'status', 'release', 'reexec']}
 
 
 def page_text(page):
@@ -28,8 +26,10 @@ def test_page_has_the_options_of_help_and_no_others(name):
     page = 'debian/man/{}.8'.format(name)
     assert page in PAGES
     wanted = options_of(package.help_of(name))
-    for verb in VERBS.get(name, ()):
-        wanted |= options_of(package.help_of(name, [verb]))
+    for words in package.verbs_of(name):
+        wanted |= options_of(package.help_of(name, words))
+        assert re.search(r'^\.BI? "?%s\b' % ' '.join(words), page_text(page), re.MULTILINE) or len(
+            [one for one in package.verbs_of(name) if one[:len(words)] == words]) > 1, words
     found = options_of(page_text(page))
     # Other programs' options in examples and references.
     foreign = {'--bind', '--fd', '--kill-who', '--now'}
