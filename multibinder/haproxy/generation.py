@@ -99,9 +99,10 @@ class Generation(object):
         """Whether it was told to finish and takes no new connection any more, as far as it says."""
         return self._quiet or not self.alive
 
-    def settles_at(self):
-        """Return when `ready` is worth another look without an event (time.monotonic), or None."""
-        return None if self.version.has_master else self.started + SETTLED_SECONDS
+    @property
+    def settles_after(self):
+        """How long after its start `ready` is worth another look without an event (seconds), or None."""
+        return None if self.version.has_master else SETTLED_SECONDS
 
     def publish(self, path):
         """It serves: `path` (str) leads to its command line from here on."""

@@ -18,8 +18,8 @@ _TIMER = 'binder'
 
 
 class Claim(object):
-    """Listeners for a generation that is not yet proved: `sockets`, a dict of Endpoint to socket.socket,
-    and the connection that the leases are on."""
+    """Listeners for a generation that is not yet proved: `sockets`, a dict of Endpoint to socket.socket, of
+    which those that are held already are the same objects, and the connection that the leases are on."""
 
     def __init__(self, client, sockets):
         self.client = client
@@ -43,6 +43,7 @@ class Listeners(object):
         self._connect = connect
         self._client = None
         self._client_path = None
+        self._others = set()    # held, but the binder has another socket for it
         self._failures = 0
 
     def claim(self, endpoints):
@@ -55,8 +56,8 @@ class Listeners(object):
         while True:
             client = None
             try:
-                client = self._connected(path)
-                return Claim(client, self._sockets(client, endpoints))
+                client, others = self._connected(path)
+                return Claim(client, self._sockets(client, others, endpoints))
             except BinderAway as error:
                 self._gave_up(client)
                 if time.monotonic() >= deadline:
@@ -75,8 +76,8 @@ class Listeners(object):
         dropped = [endpoint for endpoint in self.held if endpoint not in claim.sockets]
         former = self.held
         self.held = claim.sockets
-        for sock in former.values():
-            sock.close()
+        self._close_all_but(former, self.held)
+        self._others = set()
         if claim.client is not self._client:
             self._use(claim.client)     # the binder's path has changed; the old connection's leases end
         if dropped:
@@ -84,8 +85,7 @@ class Listeners(object):
 
     def abandon(self, claim):
         """The claimed listeners are not used: give up what the serving generation does not use."""
-        for sock in claim.sockets.values():
-            sock.close()
+        self._close_all_but(claim.sockets, self.held)
         self._forget_others(claim.client, claim.sockets)
 
     def close(self):
@@ -97,43 +97,66 @@ class Listeners(object):
         self.held = {}
 
     def _connected(self, path):
-        """Return a connection to the binder at `path` with a lease on all that is held."""
+        """Return (client, others): a connection to the binder at `path` with a lease on all that is held,
+        but for `others` (set of Endpoint), for which it has another socket."""
         if self._client is not None and self._client_path == path:
-            return self._client
+            return self._client, self._others
         client = self._connect(path, self._timeout)
         try:
-            self._adopt(client)
+            others = self._adopt(client)
         except BaseException:
             client.close()
             raise
         if self._client is None:
             self._use(client)
+            self._others = others
             self._loop.at(_TIMER, None, None)
-        return client
+        return client, others
 
-    def _sockets(self, client, endpoints):
+    def _sockets(self, client, others, endpoints):
+        """Claim what is not held as asked; what is held has its lease on this connection."""
         # The same endpoint twice is one listener under two numbers; other options are the binder's to judge.
         wanted = list({(endpoint, str(sorted(endpoint.options.items()))): endpoint
                        for endpoint in endpoints}.values())
+        options = {endpoint: endpoint.options for endpoint in self.held}
+        asked = []
         sockets = {}
-        for endpoint, sock in zip(wanted, client.bind_all(wanted, lease=True) if wanted else []):
+        for endpoint in wanted:
+            if endpoint in self.held and endpoint not in others and options.get(endpoint) == endpoint.options:
+                sockets[endpoint] = self.held[endpoint]
+            else:
+                asked.append(endpoint)
+        # One at least, if only to see that the binder is there: a reload without it would leave an
+        # instance that the next restart loses.
+        asked = asked or wanted[:1]
+        for endpoint, sock in zip(asked, client.bind_all(asked, lease=True) if asked else []):
             if endpoint in sockets:
                 sock.close()
             else:
                 sockets[endpoint] = sock
         return sockets
 
+    @staticmethod
+    def _close_all_but(sockets, kept):
+        for endpoint, sock in sockets.items():
+            if kept.get(endpoint) is not sock:
+                sock.close()
+
     def _adopt(self, client):
-        """Offer the binder a copy of all that is held, and lease it there."""
+        """Offer the binder a copy of all that is held, and lease it there. Return the endpoints (set) for
+        which it has another socket."""
         offered = list(self.held.items())
         if not offered:
-            return
+            return set()
         outcomes = client.adopt([(endpoint, sock.fileno()) for endpoint, sock in offered], lease=True)
+        others = set()
         for (endpoint, _), outcome in zip(offered, outcomes):
             if outcome == 'adopted':
                 log.info('gave {} back to the binder, which came up without it'.format(endpoint))
             elif outcome == 'other':
                 log.warning('the binder holds another socket for {}: the next reload moves to it'.format(endpoint))
+                others.add(endpoint)
+        return others
 
     def _use(self, client):
         """Make `client` (a Client or None) the kept connection."""

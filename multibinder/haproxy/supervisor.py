@@ -9,7 +9,7 @@ import signal
 import time
 
 from multibinder import log, sdnotify
-from multibinder.errors import Error
+from multibinder.errors import Error, HaproxyError, reason_of
 from multibinder.haproxy import process
 from multibinder.haproxy.attempt import launch, sources_of
 from multibinder.haproxy.command import Binary
@@ -19,6 +19,7 @@ from multibinder.haproxy.instance import RuntimeDirectory, instance_name
 from multibinder.haproxy.listeners import Listeners
 from multibinder.haproxy.loop import Loop, wait_for
 from multibinder.haproxy.settings import SocketPath
+from multibinder.haproxy.state import FILE as STATE_FILE, remove_state, write_state
 
 RELOADS = (signal.SIGUSR2, signal.SIGHUP)
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -53,6 +54,8 @@ class Supervisor(object):
         self._reload_wanted = True  # the start is a reload without an old generation
         self._stopping = 0          # how often we were told to
         self._outcome = (0, '')     # of the last reload
+        self._changed = None        # when it ended, or the start did (time.time)
+        self._failures = 0          # reloads that failed
         self._exit = None
 
     def run(self):
@@ -124,6 +127,11 @@ class Supervisor(object):
             failure = None
         except Error as error:
             failure = error
+        except OSError as error:
+            failure = HaproxyError('the system refused{}: {}'.format(
+                ' ' + error.filename if error.filename else '', reason_of(error)))
+        except Exception as error:      # a fault of ours must not end an instance that serves
+            failure = HaproxyError('internal error: {!r}'.format(error))
         self._attempt = None
         self._resume_at = None
         if failure is not None:
@@ -144,6 +152,7 @@ class Supervisor(object):
         if launched.claim is not None:
             self._listeners.commit(launched.claim)
         self._outcome = (0, '')
+        self._changed = time.time()
         log.info('{} of {} serves'.format(self._serving, self.name))
         if former is not None:
             # Whoever waits for the reload expects that the next answer is the new generation's.
@@ -157,6 +166,8 @@ class Supervisor(object):
             self.name, self._serving, error) if self._serving.alive else 'reload of {} failed: {}'.format(
                 self.name, error))
         log.error(self._outcome[1])
+        self._failures += 1
+        self._changed = time.time()
         self._tell_state('READY=1')
 
     # The end of a generation.
@@ -232,19 +243,25 @@ class Supervisor(object):
             os.unlink(self._runtime.file('cli'))
         except OSError:
             pass
+        remove_state(self._runtime.file(STATE_FILE))
         self._control.close()
 
     def _tell_state(self, *assignments):
-        """Tell systemd, and whoever reads `systemctl status`, how things are."""
+        """Tell systemd, and whoever looks into the runtime directory, how things are."""
         if self._serving is None:
             return
-        state = '{} serves'.format(self._serving)
+        words = '{} serves'.format(self._serving)
         if self._old:
-            state += '; {} older still finish: {}'.format(
+            words += '; {} older still finish: {}'.format(
                 len(self._old), ', '.join('PID {}'.format(generation.pid) for generation in self._old))
         if self._outcome[0]:
-            state += '; the last reload failed'
-        sdnotify.notify(*(assignments + ('STATUS=' + state,)))
+            words += '; the last reload failed'
+        sdnotify.notify(*(assignments + ('STATUS=' + words,)))
+        write_state(self._runtime.file(STATE_FILE), {
+            'name': self.name, 'wrapper': os.getpid(), 'generation': self._serving.number,
+            'serving': self._serving.pid, 'version': self._serving.version.text, 'changed': self._changed,
+            'reloads_succeeded': self._number - 1, 'reloads_failed': self._failures,
+            'failure': self._outcome[1] or None, 'draining': [generation.pid for generation in self._old]})
 
 
 def supervise(command, settings, binder_path):
