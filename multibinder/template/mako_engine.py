@@ -2,7 +2,7 @@
 
 Responsible for importing Mako without what it does not need here, for finding templates that one
 template names, and for saying where something went wrong. Works with Mako 1.0.3 to 1.4, of which it
-uses: lexer.Lexer.append_node, parsetree, template.Template, runtime.Context. What the text means is
+uses: lexer.Lexer.append_node, parsetree, template.Template, runtime.Context with its _data. What the text means is
 `tokens`'.
 """
 
@@ -88,7 +88,11 @@ class _Engine(object):
     def render(self, path):
         try:
             template = self._template(path)
-            template.render_context(runtime.Context(self.sink, **self.scope.names))
+            context = runtime.Context(self.sink)
+            # Not as keywords: a value may have the name of one of its parameters.
+            context._data.update(self.scope.names)
+            context._kwargs.update(self.scope.names)
+            template.render_context(context)
         except TemplateError as error:      # of a template that another one names
             raise self._with_callers(error, self._place(error)) from None
         except Late as late:
@@ -223,7 +227,8 @@ class _Engine(object):
             return None
         found = []
         at = None
-        rows = source.template.code.split('\n')[number - 1:]
+        start, line = source.piece_of(number)
+        rows = source.template.code.split('\n')[start - 1:]
         for row, text in enumerate(rows[:source.spans.get(line, 0) + 1]):
             for word in re.findall(r'[^\W\d]\w*', text):
                 if frame.f_locals.get(word) is runtime.UNDEFINED and word != 'UNDEFINED' and word not in found:

@@ -71,11 +71,10 @@ class Scanner(object):
         self.set_here = None    # names that the config itself sets
         self.doubts = []
         self.defaults = []      # (line, text, name) of each ${name-text}
-        self.position = 0       # what is before it is in tokens or in pending
-        self.start = 0          # of the text not yet made a token
+        self.position = 0       # up to here has been looked at
+        self.start = 0          # from here on the text is in no token yet
         self.line = 1           # of self.counted
         self.counted = 0
-        self.dropped = []       # positions of joints: backslash and newline that Mako takes away
 
     def scan(self):
         """Return the list of tokens. Raises Mistake."""
@@ -346,12 +345,17 @@ def _joined(tokens):
     """Return the tokens with neighbouring text made one, so that a run of text is one write; text whose
     newlines were taken out in between stays apart, because its lines are counted from its first."""
     result = []
-    for token in tokens:
+    parts = []
+    for token in tokens + [('nothing', 0)]:
         kind = token[0]
-        if kind == 'percent':
-            continue
-        if token[0] == TEXT and result and result[-1][0] == TEXT:
-            token = (TEXT, result[-1][1], result[-1][2] + token[2])
-            result.pop()
-        result.append(token)
-    return [token for token in result if token[0] not in ('joint', 'nothing')]
+        if kind == TEXT:
+            if not parts:
+                begun = token[1]
+            parts.append(token[2])
+        elif kind != 'percent':
+            if parts:
+                result.append((TEXT, begun, ''.join(parts)))
+                parts = []
+            if kind not in ('joint', 'nothing'):
+                result.append(token)
+    return result

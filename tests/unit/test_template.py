@@ -128,11 +128,11 @@ def test_doubts_are_said(templates):
 # -- what a template sees
 
 def test_scope(both):
-    both.write('foo.vars.json', json.dumps({'port': 8080, 'servers': [{'name': 'a'}], 'title': 'ä'}))
+    both.write('foo.vars.json', json.dumps({'buffer': 'b', 'data': 'd', 'port': 8080, 'servers': [{'name': 'a'}], 'title': 'ä'}))
     rendering = both.render(
         'bind ${bind_tcp("0.0.0.0", port)}\nbind <%= bind_tcp("::1", 443, v6only=True) %>\nbind ${bind_unix("/run/x")}\n'
-        '${env["SET"]} ${ENV["SET"]} ${env.get("NO", "no")} ${instance} ${title} ${servers[0]["name"]}<%# gone %>\n')
-    assert rendering.text == 'bind fd@3\nbind fd@4\nbind fd@5\nvalue value no foo ä a\n'
+        '${env["SET"]} ${ENV["SET"]} ${env.get("NO", "no")} ${instance} ${title} ${servers[0]["name"]}${buffer}${data}<%# gone %>\n')
+    assert rendering.text == 'bind fd@3\nbind fd@4\nbind fd@5\nvalue value no foo ä abd\n'
     assert [str(endpoint) for endpoint in rendering.endpoints] == ['tcp 0.0.0.0:8080', 'tcp [::1]:443', 'unix /run/x']
     assert FIRST_FD == 3 and rendering.warnings == []
     host, count = both.text('${hostname} ${cpu_count}').split()
