@@ -6,7 +6,7 @@ compiler. A closure takes the frame: the list of the variables' values.
 
 The nodes, by kind, with what follows kind and line: body(statements) text(str) out(body)
 if(condition, first, second) case(subject or None, [(values, body)], otherwise) and/or(left, right) not(node)
-set(target, value) 'set ||'/'set &&'(target, value) local(slot) ivar(name) constant(name)
+set(target, value) 'set ||'/'set &&'(target, value) 'set changed'(target, value, operator) local(slot) ivar(name) constant(name)
 index(receiver, arguments) name/call(receiver or None, name, arguments, block, safe) next/break(value) nil
 true false self value(v) string([str or body]) symbol(str) 'to symbol'(parts) regexp(parts, flags)
 array(items) hash([(key, value)]) range(first, last, exclusive) splat(node) and, for blocks, block(parameters,
@@ -298,4 +298,4 @@ class Program(Variables):
         raise Refusal("ruby's * is not supported here", node[1])
 
 
-_METHODS = {'set ||': 'set_or', 'set &&': 'set_and', 'to symbol': 'to_symbol'}
+_METHODS = {'set ||': 'set_or', 'set changed': 'set_changed', 'set &&': 'set_and', 'to symbol': 'to_symbol'}

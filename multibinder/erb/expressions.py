@@ -96,9 +96,7 @@ class Expressions(Cursor):
         operator = sign.value[:-1]
         if operator in ('||', '&&'):
             return ('set ' + operator, sign.line, target, value)
-        return ('set', sign.line, target, ('call', sign.line, target if target[0] != 'index' else
-                                           ('call', sign.line, target[2], '[]', target[3], None, False),
-                                           operator, [value], None, False))
+        return ('set changed', sign.line, target, value, operator)
 
     def choice(self):
         node = self.ranged()

@@ -37,7 +37,28 @@ class Variables(object):
         return self._set_conditional(node, True)
 
     def _set_conditional(self, node, wanted):
-        target, value = node[2], self.compile(node[3])
+        value, read = self.compile(node[3]), self._reader(node[2])
+
+        def new(frame, receiver, args):
+            old = read(frame, receiver, args)
+            return value(frame) if truth(old) == wanted else _Unchanged(old)
+        return self._store(node[2], new)
+
+    def _set_changed(self, node):
+        """x += 1 and its like: what is between the brackets of x[...] is evaluated once."""
+        value, read, operator = self.compile(node[3]), self._reader(node[2]), node[4]
+        calls.check_name(operator, node[1])
+        program, line = self, node[1]
+
+        def new(frame, receiver, args):
+            old = read(frame, receiver, args)
+            other = value(frame)
+            program.line = line
+            return calls.call(program, old, operator, [other], None)
+        return self._store(node[2], new)
+
+    def _reader(self, target):
+        """Return the function of (frame, receiver, arguments) that gives what a target holds."""
         if target[0] == 'index':
             def read(frame, receiver, args):
                 return calls.call(self, receiver, '[]', args, None)
@@ -51,11 +72,7 @@ class Variables(object):
 
             def read(frame, receiver, args):
                 return load(frame)
-
-        def new(frame, receiver, args):
-            old = read(frame, receiver, args)
-            return value(frame) if truth(old) == wanted else _Unchanged(old)
-        return self._store(target, new)
+        return read
 
     def _store(self, target, value):
         """Return the closure that puts value(frame, receiver, arguments) into a target."""
