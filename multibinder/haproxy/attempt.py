@@ -6,15 +6,17 @@ generation nor says what a failure means; the supervisor does.
 """
 
 import contextlib
+import os
 
 from multibinder import log
 from multibinder.errors import HaproxyError, TemplateError
 from multibinder.haproxy import check, process, rendering
-from multibinder.haproxy.config import Pidfile, RenderedConfig
+from multibinder.haproxy.config import MARK, Pidfile, RenderedConfig, last_line
 from multibinder.haproxy.generation import Generation
-from multibinder.haproxy.instance import no_template, source_of
+from multibinder.haproxy.instance import Source, no_template, source_of
 from multibinder.haproxy.loop import wait_for
 from multibinder.haproxy.proof import CommandLine
+from multibinder.haproxy.rendering import Rendered
 
 
 class Launched(object):
@@ -32,6 +34,9 @@ def sources_of(command):
     found = [source for source in (source_of(path) for path in command.configs) if source is not None]
     if not found:
         raise TemplateError(no_template(command.configs[0]))
+    for source in found:
+        if found.count(source) > 1 or command.configs.count(source.config) > 1:
+            raise TemplateError('{} is given to haproxy twice'.format(source.config))
     return found
 
 
@@ -46,6 +51,8 @@ def launch(loop, number, name, command, binary, listeners, runtime, settings, le
     """
     with contextlib.ExitStack() as undo:
         sources = sources_of(command)
+        if sources[0].template is None:
+            return (yield from _launch_plain(loop, number, command, binary, listeners, runtime, settings, left))
         configs = [RenderedConfig(source.config, source.template) for source in sources]
         version = binary.version()
         for note in command.notes(version) if number == 1 else ():
@@ -76,6 +83,20 @@ def launch(loop, number, name, command, binary, listeners, runtime, settings, le
             raise
         undo.pop_all()
         return Launched(generation, configs, claim)
+
+
+def _launch_plain(loop, number, command, binary, listeners, runtime, settings, left):
+    from multibinder.haproxy import plain       # here, since few instances need it
+    version = binary.version()
+    for note in command.notes(version) if number == 1 else ():
+        log.warning(note)
+    with contextlib.ExitStack() as undo:
+        undo.callback(Pidfile(command.pidfile).restore)
+        generation, claim = yield from plain.launch(
+            loop, number, version, command, listeners, runtime,
+            lambda generation: _proved(generation, Rendered([], [], {}), settings), left)
+        undo.pop_all()
+        return Launched(generation, [], claim)
 
 
 def _render(loop, sources, configs, name, clear, settings, undo):

@@ -78,9 +78,11 @@ class Listeners(object):
         self.held = claim.sockets
         self._close_all_but(former, self.held)
         self._others = set()
-        if claim.client is not self._client:
+        if claim.client.closed:
+            self._adopt_now()           # it was lost in between, and what was claimed on it with it
+        elif claim.client is not self._client:
             self._use(claim.client)     # the binder's path has changed; the old connection's leases end
-        if dropped:
+        if dropped and self._client is not None:
             self._release(self._client, dropped)
 
     def abandon(self, claim):
@@ -190,21 +192,32 @@ class Listeners(object):
         self._failures = 0
         self._loop.at(_TIMER, time.monotonic() + RECONNECT_SECONDS[0], self._reconnect)
 
+    def _adopt_now(self):
+        """Offer all that is held on the connection that there is; without one, the next one does it."""
+        if self._client is None:
+            return
+        try:
+            self._others = self._adopt(self._client)
+        except Error as error:
+            log.warning('the binder does not take its listeners: {}'.format(error))
+            self._lost()
+
     def _reconnect(self):
         """Give the binder back what it may have lost, as soon as it answers."""
+        started = time.monotonic()
         try:
             self._connected(self._path.now())
             log.info('connected to the binder on {} again'.format(self._client_path))
+            return
         except BinderAway:
-            self._again()
+            pass
         except Error as error:
             log.warning('the binder does not take back its listeners: {}'.format(error))
-            self._again()
-
-    def _again(self):
         self._failures += 1
-        delay = RECONNECT_SECONDS[min(self._failures, len(RECONNECT_SECONDS) - 1)]
-        self._loop.at(_TIMER, time.monotonic() + delay, self._reconnect)
+        now = time.monotonic()
+        # A binder that hangs must not keep us from everything else: at most half of the time is spent on it.
+        delay = max(RECONNECT_SECONDS[min(self._failures, len(RECONNECT_SECONDS) - 1)], now - started)
+        self._loop.at(_TIMER, now + delay, self._reconnect)
 
     def _forget_others(self, client, endpoints):
         """End what a claim that came to nothing has changed."""

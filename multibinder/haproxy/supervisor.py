@@ -220,6 +220,8 @@ class Supervisor(object):
             sdnotify.notify('STOPPING=1')
             self._retire(self._serving)
             self._serving = None
+            if self._listeners is not None:
+                self._listeners.close()     # nobody accepts any more: lingering begins now, not after the drain
         if self._stopping > 1 and not self._settings.leave_on_stop:
             for generation in self._old:
                 generation.hurry()
