@@ -5,7 +5,6 @@ for saying which are not, and for the one who keeps their claim meanwhile. Sourc
 pidfd_getfd(2) (Linux 5.6), proc(5), netdevice(7); `multibinder.getsocks` for haproxy's own way.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -218,7 +217,7 @@ class Keeper(object):
                 binder = client.call('status')['pid']
                 for one in client.call('list'):
                     pids = {claim['pid'] for claim in one['claims'] if claim['pid']}
-                    if any(_is_keeper(pid) and pid < os.getpid() for pid in pids):
+                    if any(is_keeper(pid) and pid < os.getpid() for pid in pids):
                         self._inodes.pop(one['inode'], None)    # it does the same, and needs no second
                     holders[one['inode']] = pids
                 strangers = {}      # inode -> PIDs
@@ -235,7 +234,8 @@ class Keeper(object):
             return set()
 
 
-def _is_keeper(pid):
+def is_keeper(pid):
+    """Tell whether the process `pid` (int) is another one that keeps claims for what was adopted."""
     try:
         with open('/proc/{}/cmdline'.format(pid), 'rb') as file:
             return pid != os.getpid() and any(
@@ -374,6 +374,7 @@ def _shown(name):
 def _syscall(number, *arguments):
     """Call the kernel, which the oldest Python cannot. Returns an int; raises OSError. A new descriptor
     is close-on-exec and the caller's."""
+    import ctypes       # here, since it would cost a wrapper half a megabyte for good
     if platform.machine().startswith('mips'):
         number += 4000 if struct.calcsize('P') == 4 else 5000
     result = ctypes.CDLL(None, use_errno=True).syscall(

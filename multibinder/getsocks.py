@@ -37,6 +37,11 @@ _DESCRIPTION_MAX = 1 + 255 + 1 + 255 + _INT.size
 _READ_SIZE = wire.MAX_FDS * _DESCRIPTION_MAX
 
 
+class HandsOutNone(Error):
+    """Nobody refused, and nothing came: haproxy answers so to who may not ask, and where it has bound
+    nothing itself."""
+
+
 class Handed(object):
     """A listener that is handed over: `fd` (int), the names of its `namespace` and `interface` (bytes,
     mostly empty), and the `options` (int) that it comes with. The descriptor is the holder's to close."""
@@ -67,6 +72,8 @@ def ask(path, timeout=TIMEOUT):
             raise Error('cannot connect to {}: {}'.format(path, _reason(error, timeout))) from None
         try:
             return receive(sock)
+        except HandsOutNone as error:
+            raise HandsOutNone('cannot take listeners from {}: {}'.format(path, error)) from None
         except ProtocolError as error:
             raise Error('cannot take listeners from {}: {}'.format(path, error)) from None
         except OSError as error:
@@ -184,8 +191,8 @@ def _count(sock):
         more = sock.recv(_INT.size - len(data))
         if not more:
             # haproxy says no more than this to who may not have them.
-            raise ProtocolError("it hands out none: its `stats socket` line needs `expose-fd listeners`, and haproxy "
-                                'at least one address to listen on that it has bound itself')
+            raise HandsOutNone('it hands out none: its `stats socket` line needs `expose-fd listeners`, and haproxy at '
+                               'least one address to listen on that it has bound itself')
         data += more
     count = _INT.unpack(data)[0]
     if not 0 <= count <= MAX_LISTENERS:

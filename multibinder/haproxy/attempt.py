@@ -30,10 +30,14 @@ class Launched(object):
 
 
 def sources_of(command):
-    """Return the Sources (list) of a Command's configs. Raises TemplateError when not one has a template."""
+    """Return the Sources (list) of a Command's configs. Where not one has a template and the first is
+    written by hand, that alone, without a template. Raises TemplateError when it is neither."""
     found = [source for source in (source_of(path) for path in command.configs) if source is not None]
     if not found:
-        raise TemplateError(no_template(command.configs[0]))
+        first = command.configs[0]
+        if not os.path.exists(first) or os.path.isfile(first) and last_line(first).startswith(MARK):
+            raise TemplateError(no_template(first))
+        found = [Source(first, None)]
     for source in found:
         if found.count(source) > 1 or command.configs.count(source.config) > 1:
             raise TemplateError('{} is given to haproxy twice'.format(source.config))

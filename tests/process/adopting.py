@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 
-from running import DEADLINE, PROJECT, Running, command_of, environment
+from running import DEADLINE, PROJECT, Running, command_of, environment, free_port
 from wrapper_running import HAPROXY
 
 sys.path.insert(0, os.path.join(PROJECT, 'tests', 'system'))
@@ -80,6 +80,14 @@ def refused(port, address='127.0.0.1'):
         return sock.connect_ex((address, port)) != 0
 
 
+def port_nobody_uses(family=socket.AF_INET):
+    """Return a TCP port on which nobody listens at any address: the sockets on it are counted."""
+    while True:
+        port = free_port(family)
+        if not listening(port):
+            return port
+
+
 def listening(port):
     """Return the inodes (set of int) of all sockets that listen on a TCP port, here."""
     found = set()
@@ -144,4 +152,4 @@ class Stock(Running):
             self.stop(signal.SIGUSR1)
 
 
-__all__ = ['Stock', 'Traffic', 'answer', 'answers', 'config', 'ctl', 'held', 'keepers', 'listening', 'refused']
+__all__ = ['Stock', 'Traffic', 'answer', 'answers', 'config', 'ctl', 'held', 'keepers', 'listening', 'port_nobody_uses', 'refused']

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from adopting import Stock, Traffic, answer, answers, ctl, held, keepers, listening, refused
-from running import DEADLINE, Binder, Running, command_of, environment, free_port
+from adopting import Stock, Traffic, answer, answers, ctl, held, keepers, listening, port_nobody_uses, refused
+from running import DEADLINE, Binder, Running, command_of, environment
 from wrapper_running import HAPROXY, Files, Wrapper, until
 
 pytestmark = [pytest.mark.skipif(not os.path.exists(HAPROXY), reason='no haproxy here'),
@@ -49,7 +49,7 @@ def files():
 
 @pytest.fixture
 def ports():
-    return free_port(), free_port(socket.AF_INET6)
+    return port_nobody_uses(), port_nobody_uses(socket.AF_INET6)
 
 
 def binds(ports):
@@ -62,7 +62,7 @@ def test_from_a_stock_haproxy_to_an_instance_and_back(binder, files, ports, sour
     files.write(TEMPLATE % ports)
     offer = os.path.join(files.folder, 'offer')
     targets = {'v4': ('127.0.0.1', ports[0], RATE), 'v6': ('::1', ports[1], RATE)}
-    with Stock(binds(ports)) as stock, Traffic(None, targets, backend=free_port()) as traffic:
+    with Stock(binds(ports)) as stock, Traffic(None, targets, backend=port_nobody_uses()) as traffic:
         traffic.wait_new('v6', ())
         before = [listening(port) for port in ports]
         traffic.segment('forth')

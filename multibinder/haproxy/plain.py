@@ -1,0 +1,328 @@
+"""An instance whose config is written by hand: no template, and nobody but its owner writes the file.
+
+haproxy binds its addresses itself and hands them on as it does in its own reloads (see
+`multibinder.getsocks`), but through us: a generation is started with -x and takes from here what the
+former one has and what the binder holds; once it serves, the binder holds what it accepts on. So a
+listener outlives all of its haproxy's processes, as one out of a template does.
+
+Responsible for the launch of such a generation, for there being no second socket at an address that
+nobody accepts on, and for saying what cannot be held. Everything is compared by inode: haproxy takes what
+matches its `bind` line, closes the rest in silence, and binds beside it what it misses.
+"""
+
+import array
+import contextlib
+import os
+import socket
+import struct
+
+from multibinder import adoption, getsocks, log
+from multibinder.client import Client
+from multibinder.endpoint import Endpoint
+from multibinder.errors import Error, HaproxyError, reason_of
+from multibinder.haproxy.generation import Generation
+from multibinder.haproxy.loop import wait_for
+from multibinder.haproxy.proof import CommandLine
+from multibinder.listening import SO_DOMAIN, queue_of
+
+EXPOSED = 'listeners.{}'     # where a generation hands out its listeners
+FIRST_FD = 3                # the command line's, and behind it the one that exposes
+ASK_SECONDS = 5.0           # for a haproxy that serves to name its listeners
+DRAIN_SECONDS = 1.0         # for the former generation to accept what waits for it
+TICK = 0.01                 # between two looks whether it has: nothing tells
+SO_ATTACH_REUSEPORT_CBPF = 51       # asm-generic/socket.h, Linux 4.6
+
+# linux/bpf_common.h and linux/filter.h: load a random number, modulo, add, return.
+_LOAD, _MODULO, _ADD, _RETURN, _RETURN_A = 0x20, 0x94, 0x04, 0x06, 0x16
+_RANDOM = 0xfffff000 + 56           # SKF_AD_OFF + SKF_AD_RANDOM
+
+# What this wrapper, of one instance, has learned and said.
+_unmatched = set()          # endpoints that haproxy does not take over
+_said = set()
+
+
+class ExposingCommandLine(CommandLine):
+    """A command line, and a second socket on which haproxy hands out its listeners, at `exposed` (str)."""
+
+    def __init__(self, version, runtime, number):
+        """Raises HaproxyError."""
+        self.exposed = runtime.file(EXPOSED.format(number))
+        self._expose_config = runtime.file('expose.{}.cfg'.format(number))
+        self._exposing = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        CommandLine.__init__(self, version, runtime.file('cli.{}'.format(number)),
+                             runtime.file('proof.{}.cfg'.format(number)))
+        try:
+            _unlink(self.exposed)
+            mask = os.umask(0o177)
+            try:
+                self._exposing.bind(self.exposed)
+            finally:
+                os.umask(mask)
+            self._exposing.listen(16)
+            with open(self._expose_config, 'w') as config:
+                config.write('# Written by multibinder: here haproxy hands out what it listens on.\n'
+                             'global\n    stats socket fd@{} level operator expose-fd listeners\n'.format(FIRST_FD + 1))
+        except OSError as error:
+            self.close()
+            raise HaproxyError('cannot make a socket for the listeners of haproxy at {}: {}'.format(
+                self.exposed, reason_of(error)))
+
+    def words(self, number):
+        return ['-f', self._expose_config] + CommandLine.words(self, number)
+
+    def placed(self):
+        """Return the descriptors that haproxy inherits, a dict as process.spawn takes it."""
+        return {FIRST_FD: self.listener.fileno(), FIRST_FD + 1: self._exposing.fileno()}
+
+    def inherited(self):
+        CommandLine.inherited(self)
+        self._exposing.close()
+
+    def close(self):
+        CommandLine.close(self)
+        self._exposing.close()
+        _unlink(self.exposed)
+        _unlink(self._expose_config)
+
+
+def exposed_path(runtime, number):
+    """Return where the generation `number` hands out its listeners (str)."""
+    return runtime.file('listeners.{}'.format(number))
+
+
+def launch(loop, number, version, command, listeners, runtime, prove, left):
+    """Launch generation `number` of a plain config: a generator that a loop drives. Returns (Generation,
+    Claim or None).
+
+    `prove(generation)` is a generator that waits until it serves; `left` as in attempt.launch. Raises an
+    Error, and then all is as it was before.
+    """
+    if not version.has_master:
+        raise HaproxyError('haproxy {} hands no listeners on, as 1.8 and later do: write a template, {}.tmpl'.format(
+            version.text, command.configs[0]))
+    with contextlib.ExitStack() as always, contextlib.ExitStack() as undo:
+        former = _former_listeners(runtime, number - 1, listeners)
+        always.callback(_close_all, former)
+        offered = [getsocks.Handed(os.dup(one.fd), one.namespace, one.interface, one.options) for one in former]
+        offer = getsocks.Offer(runtime.file('offer'), offered)
+        always.callback(offer.close)
+        claim = borrowed = None
+        if listeners is not None:
+            # One that is held is asked for again, if only to see that the binder is there.
+            claim = yield from listeners.claim(list(listeners.held)[:1])
+            undo.callback(listeners.abandon, claim)
+            borrowed = Client(claim.client.path)
+            always.callback(borrowed.close)
+            offered.extend(_from_binder(borrowed, {_inode(one.fd) for one in offered}))
+        loop.watch(offer, lambda: _serve(offer))
+        always.callback(loop.forget, offer)
+
+        generation = _start(loop, number, version, command, runtime, ['-x', offer.path] if offered else [])
+        try:
+            yield from prove(generation)
+            found = _accepted_on(runtime, number)
+            always.callback(_close_all, found)
+            if former:
+                yield from _move_clients(former, found)
+        except GeneratorExit:
+            generation.retire()
+            left(generation)
+            raise
+        except BaseException:
+            generation.abandon()
+            raise
+        undo.pop_all()      # it serves: from here on nothing may fail
+        if claim is not None:
+            _hold(listeners, claim, borrowed, found, bool(offer.taken))
+        return generation, claim
+
+
+def _former_listeners(runtime, number, listeners):
+    """Return what the former generation accepts on (list of Handed, the caller's), if there is one."""
+    path = runtime.file(EXPOSED.format(number))
+    if not os.path.exists(path):
+        return []
+    try:
+        return getsocks.ask(path, ASK_SECONDS)
+    except getsocks.HandsOutNone:
+        return []
+    except Error as error:
+        log.warning('the generation that serves does not hand on its listeners: {}'.format(error))
+        return [adoption.handed(endpoint, os.dup(sock.fileno()))
+                for endpoint, sock in (listeners.held.items() if listeners is not None else ())]
+
+
+def _from_binder(client, known):
+    """Return the listeners (list of Handed, the caller's) that the binder holds and nobody leases, but
+    for those whose inodes are `known`. They are leased on `client`, and linger again when it is closed."""
+    wanted = {}
+    for one in client.call('list'):
+        free = all(claim['kind'] == 'plain' or claim['kind'] == 'process' and adoption.is_keeper(claim['pid'])
+                   for claim in one['claims'])
+        if free and one['inode'] not in known:
+            wanted[Endpoint.parse(one['endpoint'])] = one
+    handed = []
+    endpoints = list(wanted)
+    for endpoint, sock in zip(endpoints, client.bind_all(endpoints, lease=True) if endpoints else ()):
+        if _inode(sock.fileno()) == wanted[endpoint]['inode']:
+            handed.append(adoption.handed(endpoint.with_options(**wanted[endpoint]['options']), sock.detach()))
+        else:
+            sock.close()
+            client.release([endpoint], lease=True)      # its time was over meanwhile: nobody wants this new one
+    return handed
+
+
+def _start(loop, number, version, command, runtime, extra):
+    command_line = ExposingCommandLine(version, runtime, number)
+    try:
+        words = command.supervised(version, {}, extra + command_line.words(FIRST_FD))
+        return Generation(loop, number, version, words, command_line.placed(), command_line)
+    except BaseException:
+        command_line.close()
+        raise
+
+
+def _serve(offer):
+    refused = offer.accept()
+    if refused:
+        log.warning('haproxy asked for its listeners and did not get them: {}'.format(refused))
+
+
+def _accepted_on(runtime, number):
+    """Return what a generation that serves accepts on (list of Handed, the caller's)."""
+    try:
+        return getsocks.ask(runtime.file(EXPOSED.format(number)), ASK_SECONDS)
+    except getsocks.HandsOutNone:
+        return []
+
+
+def _move_clients(former, found):
+    """Where haproxy has bound a second socket beside the former generation's: let every new connection
+    come to the new one, and the former generation accept what waits at its own, before it is ended."""
+    old, new = _by_address(former), _by_address(found)
+    leaving = []
+    for address in set(old) & set(new):
+        if not {_inode(fd) for fd in old[address]} & {_inode(fd) for fd in new[address]}:
+            if _direct(old[address], len(new[address])):
+                leaving.extend(old[address])
+    for _ in range(int(DRAIN_SECONDS / TICK) if leaving else 0):
+        yield from wait_for(lambda: False, TICK)
+        if not any(_waiting(fd) for fd in leaving):
+            return
+
+
+def _direct(old, count):
+    """Let the kernel give the connections of a group of SO_REUSEPORT sockets to its `count` newest ones,
+    which stand behind the `old` (descriptors). Returns whether it does. Once the old ones have gone the
+    numbers mean nothing to it, and it shares them out as ever."""
+    if count == 1:
+        program = [(_RETURN, len(old))]
+    else:
+        program = [(_LOAD, _RANDOM), (_MODULO, count), (_ADD, len(old)), (_RETURN_A, 0)]
+    code = array.array('B', b''.join(struct.pack('HBBI', operation, 0, 0, value) for operation, value in program))
+    with _socket_of(old[0]) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF,
+                            struct.pack('HP', len(program), code.buffer_info()[0]))
+            return True
+        except OSError as error:
+            log.warning('cannot direct clients to the new socket at {}: {}'.format(sock.getsockname(), reason_of(error)))
+            return False
+
+
+def _waiting(fd):
+    with _socket_of(fd) as sock:
+        return bool(queue_of(sock)[0])
+
+
+def _hold(listeners, claim, borrowed, found, taken):
+    """Let the binder hold what haproxy accepts on, and nothing else on behalf of this instance: the
+    claim's sockets are what the instance holds from here on. Says what cannot be held.
+
+    The binder may go away meanwhile: what is in the claim is given to it when it comes back."""
+    claim.sockets = {}
+    groups = {}         # Endpoint -> descriptors
+    for one in found:
+        endpoint, reason = adoption.holdable(one.fd, one.namespace)
+        if endpoint is not None:
+            groups.setdefault(adoption.described(endpoint, one.options), []).append(one.fd)
+        elif reason is not None:
+            _say('{}: it is handed on in a reload, and lost in a restart'.format(reason))
+    try:
+        inodes = {one['endpoint']: one['inode'] for one in claim.client.call('list')}
+        borrowed.close()
+    except Error:
+        inodes = {}
+    missed = []
+    for endpoint, fds in groups.items():
+        held = inodes.get(endpoint.name)
+        same = [fd for fd in fds if _inode(fd) == held]
+        if held is not None and not same:
+            missed.append(endpoint)
+            if taken:
+                _unmatched.add(endpoint)
+        if same or held is None and endpoint not in _unmatched:
+            _keep(listeners, claim, endpoint, (same or fds)[0])
+        if endpoint in _unmatched:
+            _say('{} cannot be held: haproxy takes it over from nobody{}'.format(
+                endpoint, ' (it does with `v6only` on the bind line)' if ':' in endpoint.address else ''))
+    try:
+        fresh = list(claim.sockets.items())
+        claim.client.adopt([(endpoint, sock.fileno()) for endpoint, sock in fresh], lease=True)
+        for endpoint in missed:
+            # Those that this instance held go when the former generation has been told to finish.
+            if endpoint not in listeners.held and claim.client.release([endpoint], lease=True) == ['claimed']:
+                log.warning('{} is held for somebody else, and haproxy accepts on a socket of its own: half of '
+                            'the clients hang until one of them is closed'.format(endpoint))
+    except Error as error:
+        log.warning('the binder does not hold what haproxy listens on: {}'.format(error))
+
+
+def _keep(listeners, claim, endpoint, fd):
+    """Put a listener into the claim: the very object if it is held already."""
+    held = listeners.held.get(endpoint)
+    if held is not None and _inode(held.fileno()) == _inode(fd):
+        claim.sockets[endpoint] = held
+    else:
+        claim.sockets[endpoint] = socket.socket(endpoint.family(), socket.SOCK_STREAM, 0, os.dup(fd))
+
+
+def _say(sentence):
+    if sentence not in _said:
+        _said.add(sentence)
+        log.warning(sentence)
+
+
+def _by_address(listeners):
+    """Return {(family, address): descriptors} of TCP listeners (Handed)."""
+    found = {}
+    for one in listeners:
+        with _socket_of(one.fd) as sock:
+            if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type & socket.SOCK_STREAM:
+                found.setdefault((sock.family, sock.getsockname(), one.interface), []).append(one.fd)
+    return found
+
+
+def _socket_of(fd):
+    """Return a socket.socket of a copy of a descriptor, of the right family and type."""
+    copy = os.dup(fd)
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, copy)) as probe:
+        family = probe.getsockopt(socket.SOL_SOCKET, SO_DOMAIN)
+        kind = probe.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        return socket.socket(family, kind, 0, probe.detach())
+
+
+def _inode(fd):
+    return os.fstat(fd).st_ino
+
+
+def _close_all(listeners):
+    for one in listeners:
+        os.close(one.fd)
+
+
+def _unlink(path):
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
