@@ -62,7 +62,12 @@ def spawn(argv, fds=(), stderr=None, stdout=None, death_signal=None, group=False
     parent = os.getpid()
     environ = environment() if environ is None else environ
     reader, writer = os.pipe()      # close-on-exec: its end without a byte says that exec succeeded
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(reader)
+        os.close(writer)
+        raise
     if pid == 0:
         try:
             os.close(reader)

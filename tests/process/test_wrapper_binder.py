@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import tempfile
 import pytest
 
 from running import DEADLINE, Binder, Running, command_of, environment, free_port
-from wrapper_running import Files, Wrapper, ask, refused, template, until
+from wrapper_running import Files, Wrapper, answer_in, ask, refused, template, until
 
 
 @pytest.fixture
@@ -91,6 +92,21 @@ def test_failed_reload_claims_nothing(files, port):
             for _ in range(3):
                 assert wrapper.reload()[0] == 1
             assert len(wrapper.descriptors()) == fds
+
+
+def test_leases_end_with_the_stop_and_not_with_the_drain(files, port):
+    """Else clients would wait in the queue of an instance that only finishes old connections."""
+    files.write(template([port]))
+    with Binder('--linger', '0') as binder:
+        with Wrapper(files, binder.path) as wrapper:
+            with socket.create_connection(('127.0.0.1', port)) as slow:
+                slow.sendall(b'GET / HTTP/1.0\r\n')
+                ask(port)
+                wrapper.kill(signal.SIGTERM)
+                until(lambda: refused(port), 'nobody waits in vain')
+                assert wrapper.process.poll() is None
+                slow.sendall(b'\r\n')
+                assert answer_in(slow.recv(65536)) == 'one'
 
 
 def test_two_instances_share_an_address(port):
@@ -226,7 +242,6 @@ def test_a_path_given_by_hand_is_kept(files, port):
 
 def test_unix_listener(files, port):
     """A UNIX listener is an endpoint like any other."""
-    import socket
     address = os.path.join(files.folder, 'web.sock')
     files.write(template([port]).replace("bind_tcp('127.0.0.1', {})".format(port), "bind_unix('{}')".format(address)))
     with Binder('--linger', '0') as binder:

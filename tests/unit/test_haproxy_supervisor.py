@@ -40,6 +40,9 @@ class Generation(object):
         self.told.append('hurry')
         self.hurried = 1e12
 
+    def kill(self):
+        self.told.append('kill')
+
     def leave(self):
         self.told.append('leave')
 
@@ -265,3 +268,16 @@ def test_too_old_a_generation(world):
     decide(world, signal.SIGUSR2)
     decide(world)
     assert 'hurry' in first.told      # it was retired at 0.0 on the clock
+
+
+def test_one_that_takes_no_notice(world):
+    """What was told to end at once, and does not, is killed."""
+    first = started(world)
+    decide(world, signal.SIGTERM, signal.SIGTERM)
+    assert first.told[-1] == 'hurry'
+    first.hurried = 0.0
+    decide(world)
+    assert first.told[-1] == 'kill' and world._exit is None
+    first.status = -9
+    decide(world)
+    assert world._exit == 0
