@@ -7,12 +7,12 @@ import sys
 from multibinder import __version__, log
 from multibinder.client import Client, socket_path
 from multibinder.commands import fail_in_words
-from multibinder.errors import HaproxyError, reason_of
+from multibinder.errors import HaproxyError, TemplateError, reason_of
 from multibinder.haproxy import check, process
 from multibinder.haproxy.attempt import sources_of
 from multibinder.haproxy.command import Command
 from multibinder.haproxy.config import RenderedConfig
-from multibinder.haproxy.instance import instance_name
+from multibinder.haproxy.instance import instance_name, no_template
 from multibinder.haproxy.rendering import render_all
 
 NAME = 'multibinder-haproxy-erb'
@@ -31,6 +31,8 @@ def main(argv=None):
     write_only = WRITE_ONLY in words
     command = Command([word for word in words if word != WRITE_ONLY], need_program=not write_only)
     sources = sources_of(command)
+    if sources[0].template is None:
+        raise TemplateError(no_template(sources[0].config))
     clear = socket_path() == ''
     texts, rendered = render_all(sources, instance_name(sources[0]), clear=clear)
     for warning in rendered.warnings:

@@ -9,7 +9,7 @@ for the waiting side, and for there being one wrapper an instance.
 import os
 import socket
 
-from multibinder.errors import ConfigFileError, HaproxyError, UsageError, reason_of
+from multibinder.errors import ConfigFileError, HaproxyError, reason_of
 
 CLIENTS_MAX = 64
 _ANSWER_MAX = 1 << 20
@@ -19,15 +19,15 @@ class Control(object):
     """The listening side, at `path` (str); only the user that runs the instance can connect."""
 
     def __init__(self, loop, path):
-        """Raises UsageError when another wrapper answers at `path`, ConfigFileError when no socket can be
-        made there. The socket of a wrapper that was killed is replaced."""
+        """Raises ConfigFileError when another wrapper answers at `path`, or no socket can be made there. The
+        socket of a wrapper that was killed is replaced."""
         self._loop = loop
         self._path = path
         self._waiting = []
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if _answers(path):
-                raise UsageError('another wrapper supervises this instance: it answers on {}'.format(path))
+                raise ConfigFileError('another wrapper supervises this instance: it answers on {}'.format(path))
             _unlink(path)
             mask = os.umask(0o177)
             try:

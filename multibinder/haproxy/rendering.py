@@ -7,6 +7,7 @@ since a template engine costs more memory than the rest of it, and a template ma
 
 import json
 import os
+import re
 import signal
 import sys
 
@@ -16,7 +17,9 @@ from multibinder.errors import ConfigFileError, Error, TemplateError
 from multibinder.haproxy import process
 from multibinder.haproxy.layout import FIRST, Layout, renumber
 
-_REPORT_MAX = 64 * 1024 * 1024
+_BIND = re.compile(r'\s*bind\s+["\']?([^\s"\'#]+)')
+_BINDS_SHOWN = 5
+_SHOWN_MAX = 80
 
 
 class Rendered(object):
@@ -53,11 +56,27 @@ def render_all(sources, name, clear=False, strict=False, deadline=None):
                         {source.config: rendering.lines for source, rendering in zip(sources, renderings)})
     texts = []
     first = rendered.layout.listeners
-    for rendering in renderings:
+    for source, rendering in zip(sources, renderings):
+        if not clear:
+            rendered.warnings.extend(own_binds(source.config, rendering))
         count = len(rendering.endpoints)
         texts.append(renumber(rendering.text, count, first - FIRST))
         first += count
     return texts, rendered
+
+
+def own_binds(config, rendering):
+    """Return the sentences (list of str) on `bind` lines of a rendered config whose addresses haproxy binds
+    itself: they are lost in a restart, and a reload fails when they cannot be bound a second time."""
+    found = []
+    for index, line in enumerate(rendering.text.split('\n')):
+        match = _BIND.match(line)
+        if match and not match.group(1).startswith('fd@'):
+            path, number = rendering.lines[index] or (config, index + 1)
+            found.append('{}:{}: "{}" is bound by haproxy itself and not held: bind_tcp or bind_unix would'.format(
+                path, number, line.strip()[:_SHOWN_MAX]))
+    return found[:_BINDS_SHOWN] + (['and {} more such lines in {}'.format(len(found) - _BINDS_SHOWN, config)]
+                                   if len(found) > _BINDS_SHOWN else [])
 
 
 class Job(object):

@@ -99,6 +99,16 @@ def test_several_names(files):
     assert status == 1 and 'bogus' in said and 'valid' in said
 
 
+def test_addresses_that_are_not_held(files):
+    """They are haproxy's own affair, but whoever wrote them should know."""
+    port = free_port()
+    files.write(template([port]).replace('    http-request', '    bind 127.0.0.1:{0}\n    bind "127.0.0.2:{0}" # x\n'
+                                         '    # bind 127.0.0.3:1\n    http-request'.format(free_port())))
+    status, said = check(files, 'foo')
+    assert status == 0
+    assert '{}:12: "bind 127.0.0.1:'.format(files.template) in said and said.count('not held') == 2
+
+
 def test_show(files):
     port = free_port()
     files.write(template([port]))
