@@ -25,6 +25,15 @@ _NAME = re.compile(r'[^\W\d]\w*')
 _SIGNS = re.compile(r'\*\*=|<=>|===|\.\.\.|<<=|>>=|&&=|\|\|=|\*\*|==|=~|!=|!~|>=|<=|&&|\|\||&\.|<<|>>|\+=|-=|\*=|/=|'
                     r'%=|\|=|&=|\^=|=>|->|\.\.|::|[-+*/%=<>!?:.,()\[\]{}|&^~]')
 _GAP = re.compile(r'(?:\s|#[^\n]*\n)*')
+_GLOBAL = re.compile(r'\$\w*.?')
+_PERCENT = re.compile(r'%[wWiIqQ]?[^\w\s=]')
+_PERCENT_OTHER = re.compile(r'%[xrs][^\w\s=]')
+_HEREDOC = re.compile(r'<<[~-]?["\'`A-Z_]\S*')
+_CHARACTER = re.compile(r'\?\w(?!\w)')
+_FLAGS = re.compile('[a-z]*')
+_ASSIGNED = re.compile(r'[ \t]*(?:[-+*/%|&]|\|\||&&)?=(?![=~>])')
+# What a sign is called where a value begins.
+_UNARY = {'-': 'unary -', '+': 'unary +', '*': 'splat', '&': 'block &'}
 _LEADING_DOT = re.compile(r'\.(?!\.)|&\.')
 
 
@@ -157,10 +166,7 @@ class Source(Literals):
         return False
 
     def _put(self, kind, value, spaced, line=None):
-        token = self.lexer._put(kind, value, line or self.line(), spaced)
-        if kind == SEPARATOR or kind == SIGN and value in (',', '(', '[', '{'):
-            token.spaced_behind = True
-        return token
+        return self.lexer._put(kind, value, line or self.line(), spaced)
 
     def _previous(self):
         return self.lexer.out[-1] if len(self.lexer.out) > self.start else None
@@ -226,7 +232,7 @@ class Source(Literals):
         elif sign == '`':
             self.refuse('backtick')
         elif sign == '$':
-            self.refuse('global variable ' + re.match(r'\$\w*.?', text[at:]).group().strip())
+            self.refuse('global variable ' + _GLOBAL.match(text, at).group().strip())
         elif sign.isalpha() or sign == '_':
             self._name(at, spaced)
         elif sign == ':' and text[at:at + 2] != '::' and self._symbol_may_stand(spaced) and \
@@ -235,17 +241,16 @@ class Source(Literals):
         elif sign == '/' and self.value_may_begin(spaced, at):
             self.position += 1
             parts = self._quoted('/', '/', True, '/', True)
-            flags = re.compile('[a-z]*').match(text, self.position)
+            flags = _FLAGS.match(text, self.position)
             self.position = flags.end()
             self._put(REGEXP, (parts, flags.group()), spaced)
-        elif sign == '%' and self.value_may_begin(spaced, at) and re.match(r'%[wWiIqQ]?[^\w\s=]', text[at:]):
+        elif sign == '%' and self.value_may_begin(spaced, at) and _PERCENT.match(text, at):
             self._percent(at, spaced)
-        elif text.startswith(('%x', '%r', '%s'), at) and self.value_may_begin(spaced, at) and \
-                re.match(r'%.[^\w\s=]', text[at:]):
+        elif sign == '%' and self.value_may_begin(spaced, at) and _PERCENT_OTHER.match(text, at):
             self.refuse(text[at:at + 2])
-        elif sign == '<' and re.match(r'<<[~-]?["\'`A-Z_]', text[at:]) and self.value_may_begin(spaced, at):
-            self.refuse('heredoc ' + re.match(r'<<\S*', text[at:]).group())
-        elif sign == '?' and self.value_may_begin(spaced, at) and re.match(r'\?\w(?!\w)', text[at:]):
+        elif sign == '<' and _HEREDOC.match(text, at) and self.value_may_begin(spaced, at):
+            self.refuse('heredoc ' + _HEREDOC.match(text, at).group())
+        elif sign == '?' and self.value_may_begin(spaced, at) and _CHARACTER.match(text, at):
             self.position += 2
             self._put(STRING, [text[at + 1]], spaced)
         else:
@@ -275,7 +280,7 @@ class Source(Literals):
             self._put(CONSTANT, word, spaced)
         else:
             self._put(NAME, word, spaced)
-            if not after_dot and (re.compile(r'[ \t]*(?:[-+*/%|&]|\|\||&&)?=(?![=~>])').match(text, end) or
+            if not after_dot and (_ASSIGNED.match(text, end) or
                                   self._in_parameters()):
                 self.lexer.locals.add(word)
 
@@ -305,7 +310,7 @@ class Source(Literals):
             token = out[index]
             if token.is_sign('|'):
                 return index > 0 and (out[index - 1].is_keyword('do') or out[index - 1].is_sign('{'))
-            if not (token.kind in (NAME, IVAR) or token.is_sign(',', '(', ')', '*')):
+            if not (token.kind in (NAME, IVAR) or token.is_sign(',', '(', ')', '*', 'splat')):
                 return False
         return False
 
@@ -324,7 +329,5 @@ class Source(Literals):
             if self.depth:
                 self.depth.pop()
         token = self._put(SIGN, sign, spaced)
-        if unary and sign in ('-', '+', '*', '&', '**', '[', '::', '!'):
-            token.spaced_behind = False
-        if unary and sign in ('-', '+', '*', '&', '**', ':'):
-            token.value = {'-': 'unary -', '+': 'unary +', '*': 'splat', '&': 'block &'}.get(sign, sign)
+        if unary:
+            token.value = _UNARY.get(sign, sign)

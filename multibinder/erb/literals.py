@@ -8,6 +8,7 @@ import re
 from multibinder.erb.refusal import Refusal
 from multibinder.erb.token import (END, FLOAT, INTEGER, IVAR, LABEL, STRING, SYMBOL, WORDS)
 
+_PERCENT = re.compile(r'%([wWiIqQ]?)(.)', re.S)
 _NAME = re.compile(r'[^\W\d]\w*')
 _NUMBER = re.compile(r'0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO]?[0-7_]+(?![.\d])|'
                      r'\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+)?')
@@ -64,9 +65,9 @@ class Literals(object):
         self._put(SYMBOL, self._quoted(quote, quote, quote == '"', ':' + quote), spaced)
 
     def _percent(self, at, spaced):
-        found = re.match(r'%([wWiIqQ]?)(.)', self.text[at:])
+        found = _PERCENT.match(self.text, at)
         letter, opening = found.groups()
-        self.position = at + found.end()
+        self.position = found.end()
         if letter in ('W', 'I'):
             self.refuse('%' + letter)
         closing = _PAIRS.get(opening, opening)

@@ -8,6 +8,16 @@
 require 'erb'
 require 'json'
 
+# From 3.4 on a hash shows as {a: 1}; multibinder keeps to what templates were written for.
+if RUBY_VERSION >= '3.4'
+  class Hash
+    def inspect
+      '{' + map { |key, value| "#{key.inspect}=>#{value.inspect}" }.join(', ') + '}'
+    end
+    alias to_s inspect
+  end
+end
+
 VALUES = {
   'backends' => [{ 'name' => 'web1', 'ip' => '10.0.0.1' }, { 'name' => 'web2', 'ip' => '10.0.0.2' }],
   'ports' => { 'http' => 80, 'https' => 443 }, 'title' => 'a "title"', 'count' => 3, 'ratio' => 0.25,
