@@ -2,7 +2,7 @@
 
 Responsible for choosing which of another process's descriptors are listeners that the binder can hold,
 for saying which are not, and for the one who keeps their claim meanwhile. Sources: pidfd_open(2) and
-pidfd_getfd(2) (Linux 5.6), proc(5), netdevice(7); `multibinder.getsocks` for haproxy's own way.
+pidfd_getfd(2) (Linux 5.6), proc(5), sock_diag(7); `multibinder.getsocks` for haproxy's own way.
 """
 
 import errno
@@ -23,7 +23,12 @@ from multibinder.listening import SO_DOMAIN, is_listening, read_back
 
 _PIDFD_OPEN, _PIDFD_GETFD = 434, 438    # the same number everywhere but on mips, which counts from higher up
 _SIOCGSKNS = 0x894C                     # linux/sockios.h: the network namespace of a socket
-_LISTEN = '0A'                          # TCP_LISTEN in /proc/net/tcp
+# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h: inet_diag_req_v2 (its id left empty), inet_diag_msg.
+_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, _NLMSG_ERROR, _NLMSG_DONE = 4, 20, 0x301, 2, 3
+_NETLINK_HEADER = struct.Struct('=IHHII')
+_INET_DIAG_REQUEST = struct.Struct('=BBBxI48x')
+_DIAG_PORT, _DIAG_INODE = 4, 68
+_TCP_LISTEN = 10
 _ACCEPTCON = 0x10000                    # __SO_ACCEPTCON in /proc/net/unix
 _LINK = re.compile(r'socket:\[(\d+)\]$')
 _HAPROXY_TEMPORARY = re.compile(r'(/.*)\.\d+\.tmp$')
@@ -286,8 +291,8 @@ def _wait_for_end(pids):
 
 
 def _take(taken, pid):
-    wanted = _listening_inodes(pid)
-    sockets = [(fd, inode) for fd, inode in _sockets_of(pid, True) if inode in wanted]
+    may_listen = _may_listen(pid)
+    sockets = [(fd, inode) for fd, inode in _sockets_of(pid, True) if may_listen(inode)]
     if not sockets:
         return
     try:
@@ -334,23 +339,49 @@ def _sockets_of(pid, loudly=False):
     return found
 
 
-def _listening_inodes(pid):
-    """Return the inodes (set of int) of listeners, and of datagram sockets, in a process's network namespace."""
-    found = set()
-    for table, state, inode, wanted in (('tcp', 3, 9, (_LISTEN,)), ('tcp6', 3, 9, (_LISTEN,)),
-                                        ('udp', 3, 9, None), ('udp6', 3, 9, None), ('unix', 3, 6, None)):
-        try:
-            with open('/proc/{}/net/{}'.format(pid, table), errors='replace') as file:
-                lines = file.read().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            words = line.split()
-            if table == 'unix' and not int(words[state], 16) & _ACCEPTCON:
-                continue
-            if wanted is None or words[state] in wanted:
-                found.add(int(words[inode]))
+def tcp_listeners():
+    """Return [(port, inode)] of all TCP listeners in this network namespace (int each). Not out of
+    /proc/net/tcp, which takes seconds where many connections are in TIME_WAIT. Raises OSError."""
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
+            request = _INET_DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << _TCP_LISTEN)
+            sock.sendall(_NETLINK_HEADER.pack(_NETLINK_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY,
+                                              _NLM_F_REQUEST_DUMP, 1, 0) + request)
+            done = False
+            while not done:
+                data = sock.recv(65536)
+                position = 0
+                while position < len(data):
+                    length, kind, _, _, _ = _NETLINK_HEADER.unpack_from(data, position)
+                    if kind == _NLMSG_ERROR:
+                        code = -struct.unpack_from('i', data, position + _NETLINK_HEADER.size)[0]
+                        raise OSError(code, os.strerror(code))
+                    done = done or kind == _NLMSG_DONE
+                    if kind == _SOCK_DIAG_BY_FAMILY:
+                        start = position + _NETLINK_HEADER.size
+                        found.append((struct.unpack_from('!H', data, start + _DIAG_PORT)[0],
+                                      struct.unpack_from('I', data, start + _DIAG_INODE)[0]))
+                    position += max(length + 3 & ~3, _NETLINK_HEADER.size)
     return found
+
+
+def _may_listen(pid):
+    """Return a function that tells of a socket's inode whether it may be a listener, or a datagram socket,
+    of the process: what surely is neither, such as its connections, need not be touched."""
+    try:
+        known = {inode for _, inode in tcp_listeners()}
+        for table, column in (('udp', 9), ('udp6', 9), ('unix', 6)):
+            with open('/proc/{}/net/{}'.format(pid, table), errors='replace') as file:
+                for line in file.read().splitlines()[1:]:
+                    words = line.split()
+                    if table != 'unix' or int(words[3], 16) & _ACCEPTCON:
+                        known.add(int(words[column]))
+        if os.stat('/proc/{}/ns/net'.format(pid)).st_ino == os.stat('/proc/self/ns/net').st_ino:
+            return known.__contains__
+    except OSError:
+        pass
+    return lambda inode: True
 
 
 def _foreign_namespace(fd):

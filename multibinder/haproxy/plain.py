@@ -104,6 +104,7 @@ def launch(loop, number, version, command, listeners, runtime, prove, left):
         former = _former_listeners(runtime, number - 1, listeners)
         always.callback(_close_all, former)
         offered = [getsocks.Handed(os.dup(one.fd), one.namespace, one.interface, one.options) for one in former]
+        _unlink(runtime.file('offer'))      # of a wrapper that was killed
         offer = getsocks.Offer(runtime.file('offer'), offered)
         always.callback(offer.close)
         claim = borrowed = None

@@ -16,6 +16,7 @@ from wrapper_running import HAPROXY
 
 sys.path.insert(0, os.path.join(PROJECT, 'tests', 'system'))
 
+from multibinder.adoption import tcp_listeners                 # noqa: E402
 from traffic import Traffic                                     # noqa: E402
 
 CONFIG = """\
@@ -90,14 +91,7 @@ def port_nobody_uses(family=socket.AF_INET):
 
 def listening(port):
     """Return the inodes (set of int) of all sockets that listen on a TCP port, here."""
-    found = set()
-    for table in ('tcp', 'tcp6'):
-        with open('/proc/net/' + table) as file:
-            for line in file.read().splitlines()[1:]:
-                words = line.split()
-                if words[3] == '0A' and int(words[1].rpartition(':')[2], 16) == port:
-                    found.add(int(words[9]))
-    return found
+    return {inode for one, inode in tcp_listeners() if one == port}
 
 
 def keepers(binder):
