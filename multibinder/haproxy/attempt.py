@@ -58,10 +58,8 @@ def launch(loop, number, name, command, binary, listeners, runtime, settings, le
         if sources[0].template is None:
             return (yield from _launch_plain(loop, number, command, binary, listeners, runtime, settings, left))
         configs = [RenderedConfig(source.config, source.template) for source in sources]
-        version = binary.version()
-        for note in command.notes(version) if number == 1 else ():
-            log.warning(note)
-        rendered = yield from _render(loop, sources, configs, name, listeners is None, settings, undo)
+        version, rendered = yield from _render(loop, sources, configs, name, listeners is None, binary, settings, undo)
+        _say_notes(command, version, number)
 
         claim = None
         fds = []
@@ -92,8 +90,7 @@ def launch(loop, number, name, command, binary, listeners, runtime, settings, le
 def _launch_plain(loop, number, command, binary, listeners, runtime, settings, left):
     from multibinder.haproxy import plain       # here, since few instances need it
     version = binary.version()
-    for note in command.notes(version) if number == 1 else ():
-        log.warning(note)
+    _say_notes(command, version, number)
     with contextlib.ExitStack() as undo:
         undo.callback(Pidfile(command.pidfile).restore)
         generation, claim = yield from plain.launch(
@@ -103,13 +100,21 @@ def _launch_plain(loop, number, command, binary, listeners, runtime, settings, l
         return Launched(generation, [], claim)
 
 
-def _render(loop, sources, configs, name, clear, settings, undo):
+def _say_notes(command, version, number):
+    """Say once what is changed in the owner's words."""
+    for note in command.notes(version) if number == 1 else ():
+        log.warning(note)
+
+
+def _render(loop, sources, configs, name, clear, binary, settings, undo):
+    """Let a child render, and ask haproxy for its version meanwhile: return (Version, Rendered)."""
     job = rendering.Job(sources, configs, name, clear, deadline=settings.render_timeout)
     for config in configs:
         undo.callback(config.discard)
     loop.on_exit(job.pid, lambda status: None)
     loop.watch(job, job.read)
     try:
+        version = binary.version()
         # The renderer minds its deadline itself and says which template; ours is for one that cannot.
         if not (yield from wait_for(lambda: job.done, settings.render_timeout * len(sources) + 2.0)):
             raise TemplateError('the renderer does not end', sources[0].template)
@@ -123,11 +128,12 @@ def _render(loop, sources, configs, name, clear, settings, undo):
     if clear and rendered.endpoints:
         log.warning('MULTIBINDER_SOCK is set to the empty string: haproxy binds its addresses itself, and a '
                     'restart loses connections')
-    return rendered
+    return version, rendered
 
 
 def _start(loop, number, version, command, sources, rendered, fds, runtime):
-    command_line = CommandLine(version, runtime.file('cli.{}'.format(number)), runtime.file('proof.{}.cfg'.format(number)))
+    command_line = CommandLine(version, runtime.file('cli.{}'.format(number)),
+                               runtime.file('proof.{}.cfg'.format(number)))
     try:
         words = command.supervised(version, {source.template: source.config for source in sources},
                                    command_line.words(rendered.layout.ours))

@@ -78,7 +78,10 @@ def test_haproxy_inherits_what_it_is_meant_to(files, binder, port):
             assert 'SigBlk:\t0000000000000000' in status.read()
         sockets = {}
         for name in os.listdir('/proc/{}/fd'.format(pid)):
-            sockets[int(name)] = os.readlink('/proc/{}/fd/{}'.format(pid, name))
+            try:
+                sockets[int(name)] = os.readlink('/proc/{}/fd/{}'.format(pid, name))
+            except OSError:
+                continue        # haproxy has closed it meanwhile
         # 0, 1, 2, the listener, its command line; whatever else is haproxy's own.
         assert sockets[2].startswith('pipe:')
         held = {os.readlink('/proc/{}/fd/{}'.format(wrapper.pid, fd)) for fd in wrapper.descriptors()}
