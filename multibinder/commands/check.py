@@ -25,6 +25,7 @@ RENDER_SECONDS = 20.0
 def main(argv=None):
     """Run the command with `argv` (list of str, sys.argv by default); return the exit status."""
     options = _parser().parse_args(argv)
+    process.raise_descriptor_limit()
     status = 0
     for name in options.names:
         if options.show:

@@ -33,6 +33,7 @@ def main(argv=None):
     sources = sources_of(command)
     if sources[0].template is None:
         raise TemplateError(no_template(sources[0].config))
+    process.raise_descriptor_limit()
     clear = socket_path() == ''
     texts, rendered = render_all(sources, instance_name(sources[0]), clear=clear)
     for warning in rendered.warnings:
@@ -95,6 +96,7 @@ def _become(words, fds):
     """Run `words` in this process, with the descriptors `fds` (see process.spawn) and no others."""
     keep = os.open(os.devnull, os.O_RDONLY)
     process.place(fds, keep)
+    process.restore_descriptor_limit()
     process.reset_signals()
     try:
         os.execvp(words[0], words)

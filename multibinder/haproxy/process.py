@@ -36,6 +36,11 @@ def raise_descriptor_limit():
         pass        # the soft limit stays, and a claim that exceeds it says so
 
 
+def restore_descriptor_limit():
+    """Give this process the limit of descriptors that it was started with: it is about to become haproxy."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, _inherited_limit)
+
+
 def close_on_exec_all():
     """Make every descriptor above stderr close-on-exec: those that we inherited are nobody else's."""
     for fd in _open_fds():
@@ -74,7 +79,7 @@ def spawn(argv, fds=(), stderr=None, stdout=None, death_signal=None, group=False
             writer = place(fds, writer, stdout, stderr)
             if group:
                 os.setpgid(0, 0)
-            resource.setrlimit(resource.RLIMIT_NOFILE, _inherited_limit)
+            restore_descriptor_limit()
             if death_signal is not None:
                 die_with(parent, death_signal)
             reset_signals()

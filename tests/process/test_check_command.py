@@ -1,6 +1,7 @@
 """multibinder-haproxy-check: haproxy's own verdict, and nothing that it changes."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -159,9 +160,15 @@ frontend web
 
 
 def test_many_binds(files):
+    """Also under the soft limit that a shell has."""
     files.write(template([]).replace('frontend web\n', 'frontend web\n% for n in range(1000):\n'
                                      "    bind ${bind_tcp('127.0.0.1', 20000 + n)}\n% endfor\n"))
-    assert check(files, 'foo')[0] == 0
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    try:
+        assert check(files, 'foo')[0] == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_default_path_relative_to_the_config(files):
