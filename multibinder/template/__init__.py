@@ -68,5 +68,11 @@ def render(path, instance=None, env=None, strict=False, clear=False, deadline=No
         warnings.simplefilter('ignore')
         said = engine(path, reader, scope, sink, strict)
     text, lines = sink.finish()
+    try:
+        text.encode('utf-8', 'surrogateescape')
+    except UnicodeEncodeError as error:
+        place = lines[text.count('\n', 0, error.start)] or (path, None)
+        raise reader.error('the value is no text: U+{:04X} is half a character'.format(ord(text[error.start])),
+                           *place) from None
     said += sink.warnings + scope.misused(text, lines, path)
     return Rendering(text, scope.endpoints, lines, said)

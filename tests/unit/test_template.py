@@ -352,6 +352,13 @@ def test_output_has_a_limit(templates, monkeypatch):
     assert 'larger than' in error.reason and error.line == 3
 
 
+@pytest.mark.parametrize('name', ['foo.cfg.tmpl', 'foo.cfg.erb'])
+def test_half_a_character(name, templates):
+    templates.write('foo.vars.json', '{"half": "\\ud800"}')
+    error = templates.error('a\n<%= half %>\n', name=name)
+    assert error.line == 2 and 'U+D800 is half a character' in error.reason
+
+
 @pytest.mark.parametrize('name', ['none.cfg.tmpl', '.', 'x\0y'])
 def test_a_file_that_cannot_be_read(name, tmpdir):
     with pytest.raises(TemplateError) as caught:
