@@ -149,8 +149,9 @@ def write_state(state):
 
 
 def _nameless_file():
-    if hasattr(os, 'memfd_create'):     # Python 3.8
-        return os.memfd_create('multibinder-state')
+    in_memory = getattr(os, 'memfd_create', None)       # Python 3.8
+    if in_memory is not None:
+        return in_memory('multibinder-state')
     for directory in ('/run', '/dev/shm', '/tmp'):
         try:
             return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)

@@ -54,10 +54,14 @@ class Processes(object):
         return now + TICK if self._unwatched else float('inf')
 
     def _watch(self, process):
+        pidfd_open = getattr(os, 'pidfd_open', None)    # Python 3.9
         try:
-            process.pidfd = os.pidfd_open(process.pid)
+            process.pidfd = pidfd_open(process.pid) if pidfd_open is not None else None
+        except OSError:
+            pass        # Linux before 5.3
+        if process.pidfd is not None:
             self._loop.register(process.pidfd, self._ended, process)
-        except (AttributeError, OSError):
+        else:
             self._unwatched.add(process)
             self._loop.hurry(time.monotonic() + TICK)
 
