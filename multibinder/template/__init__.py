@@ -49,10 +49,10 @@ def render(path, instance=None, env=None, strict=False, clear=False, deadline=No
 
     Each call of bind_tcp or bind_unix takes a new descriptor number, for the same endpoint too.
     """
+    path = os.path.abspath(path)
     if deadline is not None:
         from multibinder.template.deadline import limited
         return limited(deadline, path, lambda: render(path, instance, env, strict, clear))
-    path = os.path.abspath(path)
     reader = Reader()
     reader.read(path)
     scope = Scope(bare_name(path) if instance is None else instance,
