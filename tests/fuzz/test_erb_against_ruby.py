@@ -54,7 +54,7 @@ class Generator(object):
         return {
             'int': lambda: self.pick('0', '1', '7', '-3', '42', '0x1f', '1_000', '@count', '@ports["http"]'),
             'str': lambda: self.pick("'a'", '""', '"b c"', "'x-y_z'", '"tab\\t"', "'it\\'s'", '"q\\"q"', '@title',
-                                     '@backends[0]["name"]', "'ä'", '"a,b,,c"', "'  pad '", '"A1b2"', 'instance'),
+                                     '@backends[0]["name"]', '@i0.to_s', '@i1.inspect', '@n.to_s', "'ä'", '"a,b,,c"', "'  pad '", '"A1b2"', 'instance'),
             'bool': lambda: self.pick('true', 'false', '@enabled', '@nothing.nil?'),
             'list': lambda: self.pick('[]', '[1, 2, 3]', '[3, -1, 2, 3]', '[5]', '(1..4).to_a'),
             'words': lambda: self.pick('[]', "%w(a b c)", "['b', 'A', \"a\"]", "@backends.map { |q| q['ip'] }", "['']"),
@@ -152,7 +152,7 @@ class Generator(object):
         return self.pick('<% ', '<%', '<%- ' if self.trim else '<%', '\n  <%- ' if self.trim else '\n  <% ')
 
     def statement(self, depth):
-        choice = self.random.randrange(12)
+        choice = self.random.randrange(16)
         if choice < 3 or depth > 3:
             return self.pick('text', ' a b\n', '\n', 'ä', '% line\n', '<%% x %>', '  ', '#{x}', '\\', "'", '%>', '\r\n')
         if choice < 7:
@@ -174,6 +174,8 @@ class Generator(object):
                 text += self.begin() + 'else ' + self.end() + self.statements(depth + 1)
             self.locals = before
             return text + self.begin() + 'end ' + self.end()
+        if choice >= 12:
+            return self.begin() + self.change(depth) + ' ' + self.end()
         before = list(self.locals)
         name = 'p%d' % depth
         kind, call, parameters, known = self.random.choice([
@@ -187,6 +189,35 @@ class Generator(object):
         text += self.statements(depth + 1)
         self.locals = before
         return text + self.begin() + closing + ' ' + self.end()
+
+    def change(self, depth):
+        """Statements in one tag: assignments of every kind, modifiers, comments, several of them."""
+        e = self.expression
+        numbers = [name for name, kind in self.locals if kind == 'int' and name[0] == 'l']
+        words = [name for name, kind in self.locals if kind == 'str' and name[0] == 'l']
+        lists = [name for name, kind in self.locals if kind == 'list' and name[0] == 'l']
+        choices = [
+            lambda: '@i%d = %s' % (depth, e('any')), lambda: '@i%d ||= %s' % (depth, e('str')),
+            lambda: '@i%d &&= %s' % (depth, e('int')), lambda: 'h = {%s => %s}; h[%s] = %s; h[%s] ||= %s' % (
+                e('str'), e('int'), e('str'), e('int'), e('sym'), e('int')),
+            lambda: e('any') + self.pick(' if ', ' unless ') + e('any'), lambda: '%s # a comment\n' % e('any'),
+            lambda: '%s\n %s; %s' % (e('int'), e('str'), e('bool')), lambda: 'q = (%s and %s)' % (e('any'), e('any')),
+            lambda: 'w = if %s then %s elsif %s\n %s\nelse\n %s end' % tuple(e('any') for _ in range(5)),
+            lambda: 'r = %s.map do |m|\n next %s if m == %s\n m\nend' % (e('list'), e('int'), e('int')),
+            lambda: 'b = %s.each { |m| break %s if m > %s }' % (e('list'), e('int'), e('int')),
+            lambda: 't = [%s,\n %s,\n]\n  .first' % (e('any'), e('any')),
+            lambda: 'c = case %s\n when %s, %s then %s\n when nil\n %s\n end' % tuple(e('any') for _ in range(5)),
+            lambda: '%d.times { |n| @n = (@n || 0) + n }' % self.random.randrange(4),
+        ]
+        if numbers:
+            choices += [lambda: '%s %s %s' % (self.random.choice(numbers), self.pick('+=', '-=', '*='), e('int'))] * 3
+        if words:
+            choices += [lambda: '%s += %s' % (self.random.choice(words), e('str'))] * 3
+        if lists:
+            choices += [lambda: '%s += [%s]' % (self.random.choice(lists), e('int')),
+                        lambda: '%s = %s << %s' % ((self.random.choice(lists),) * 2 + (e('int'),))]
+        text = self.random.choice(choices)()
+        return text + self.pick('', '\n@seen = 1', '\n@seen = h.to_s' if 'h = ' in text else '')
 
     def template(self):
         self.trim = self.random.random() < 0.4
