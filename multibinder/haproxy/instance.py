@@ -10,6 +10,7 @@ from multibinder.errors import ConfigFileError, TemplateError, UsageError
 TEMPLATE_ENDINGS = ('.tmpl', '.erb', '.mb')
 CONFIG_DIRECTORY = '/etc/haproxy'
 RUNTIME_PREFIX = '/run/haproxy-multi-'
+_OF_GENERATIONS = ('cli', 'proof', 'listeners')
 
 
 class Source(object):
@@ -100,6 +101,16 @@ class RuntimeDirectory(object):
         except OSError as error:
             raise ConfigFileError('cannot create the runtime directory {}: {} (MULTIBINDER_RUNTIME_DIR names '
                                   'another one)'.format(self.path, error.strerror))
+
+    def clean(self):
+        """Remove what the generations of a wrapper that was killed have left. For the one who holds the
+        control socket."""
+        for name in os.listdir(self.path):
+            if name.split('.')[0] in _OF_GENERATIONS:
+                try:
+                    os.unlink(self.file(name))
+                except OSError:
+                    pass
 
     def file(self, name):
         """Return the path (str) of a file in it."""

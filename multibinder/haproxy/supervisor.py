@@ -66,6 +66,7 @@ class Supervisor(object):
         self._runtime.make()
         self._control = Control(self._loop, self._runtime.file('control'))
         try:
+            self._runtime.clean()
             for config in self._configs:
                 config.recover()
             self._loop.catch(RELOADS + STOPS)

@@ -26,7 +26,9 @@ def binder():
 
 @pytest.fixture
 def port():
-    return free_port()
+    yield free_port()
+    while TAKEN:
+        TAKEN.pop().close()
 
 
 def pid_said(files):
@@ -110,13 +112,21 @@ def failing(name, port, files):
         return template([port], extra='    master-worker no-exit-on-failure\n    chroot /nonexistent/at/all'), 'chroot'
     if name == 'no address of ours':
         return template([port, free_port()], address='203.0.113.7'), 'cannot bind tcp 203.0.113.7'
+    if name == 'an address of its own that is taken':
+        taken = socket.socket()
+        taken.bind(('127.0.0.1', 0))
+        taken.listen(1)
+        TAKEN.append(taken)
+        number = taken.getsockname()[1]
+        return template([port], defaults='frontend own\n    bind 127.0.0.1:{}'.format(number)), 'cannot bind socket'
     if name == 'template gone':
         return None, 'there is no template'
     raise AssertionError(name)
 
 
 FAILURES = ('template error', 'rejected', 'dies after the parse', 'dies after the parse, the master stays',
-            'no address of ours', 'template gone')
+            'no address of ours', 'an address of its own that is taken', 'template gone')
+TAKEN = []
 
 
 @pytest.mark.parametrize('name', FAILURES)
