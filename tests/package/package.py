@@ -34,7 +34,7 @@ def control():
     """The paragraphs of debian/control: a list of dicts, a folded field as one string."""
     paragraphs = []
     for block in text('debian/control').strip().split('\n\n'):
-        fields = {}
+        fields, name = {}, None
         for line in block.splitlines():
             if line[0] in ' \t':
                 fields[name] += '\n' + line.strip()
