@@ -1,8 +1,9 @@
-"""This process and those next to it: its signals, its limits, the trial start of its successor.
+"""This process and what it becomes: its signals, limits and descriptors, the trial start of its successor.
 
-Sources: signal(7), getrlimit(2), systemctl(1).
+Sources: signal(7), getrlimit(2), fcntl(2), execve(2), systemctl(1).
 """
 
+import fcntl
 import os
 import resource
 import signal
@@ -49,6 +50,52 @@ def raise_nofile():
         return hard
     except (OSError, ValueError):
         return soft
+
+
+def place(fds, writer=None, stdout=None, stderr=None):
+    """In a process about to exec: put the descriptors of `fds` (a dict, number to descriptor here) where
+    they belong, close all others but 0, 1, 2, and return the new number of `writer` (None for none),
+    which the exec closes. Irrevocable for the process that calls it."""
+    above = max(list(fds) + [2]) + 1
+
+    def aside(fd):
+        # Out of the way first: a source may sit on a number that is another one's target.
+        return fd if fd >= above else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
+
+    sources = [(number, aside(fd)) for number, fd in fds.items()]
+    standard = [(number, aside(fd)) for number, fd in ((1, stdout), (2, stderr)) if fd is not None]
+    writer = None if writer is None else aside(writer)
+    for number, fd in sources + standard:
+        os.dup2(fd, number)         # not close-on-exec: this is the moment and the process
+    close_all_but(sorted(fds) + ([] if writer is None else [writer]))
+    return writer
+
+
+def close_all_but(keep):
+    """Close every descriptor above stderr but those of `keep` (list of int, ascending)."""
+    first = 3
+    for fd in keep + [max(open_fds()) + 1]:
+        if fd > first:
+            os.closerange(first, fd)
+        first = fd + 1
+
+
+def open_fds():
+    """List this process's descriptors (list of int)."""
+    try:
+        return [int(name) for name in os.listdir('/proc/self/fd')]
+    except OSError:
+        return list(range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
+
+
+def reset_signals():
+    """Give every signal its default disposition and unblock all: what a new program expects."""
+    for number in range(1, signal.NSIG):
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            pass        # KILL, STOP, and those that the C library keeps for itself
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class Check(object):

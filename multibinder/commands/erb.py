@@ -14,6 +14,7 @@ from multibinder.haproxy.command import Command
 from multibinder.haproxy.config import RenderedConfig
 from multibinder.haproxy.instance import instance_name, no_template
 from multibinder.haproxy.rendering import render_all
+from multibinder.process import place, reset_signals
 
 NAME = 'multibinder-haproxy-erb'
 WRITE_ONLY = '--erb-write-only'
@@ -94,10 +95,9 @@ def _write(configs, texts):
 
 def _become(words, fds):
     """Run `words` in this process, with the descriptors `fds` (see process.spawn) and no others."""
-    keep = os.open(os.devnull, os.O_RDONLY)
-    process.place(fds, keep)
+    place(fds)
     process.restore_descriptor_limit()
-    process.reset_signals()
+    reset_signals()
     try:
         os.execvp(words[0], words)
     except OSError as error:

@@ -1,16 +1,14 @@
 """multibinder-exec: claims listeners and becomes a command that accepts on them."""
 
 import argparse
-import fcntl
 import os
-import signal
 import sys
 
 from multibinder import __version__, client
 from multibinder.commands import fail_in_words
 from multibinder.endpoint import Endpoint
 from multibinder.errors import Error, UsageError, reason_of
-from multibinder.handover import inherit
+from multibinder.process import place, reset_signals
 from multibinder.sdnotify import LISTEN_FDS_START
 
 _YES = {'': True, 'yes': True, 'true': True, '1': True, 'no': False, 'false': False, '0': False}
@@ -103,42 +101,17 @@ def main(argv=None):
 def become(command, names, filenos, environment):
     """Execute `command` (list of str) with the descriptors `filenos` as 3, 4, … and nothing else beyond
     stderr. Returns only by raising Error."""
-    first = LISTEN_FDS_START
-    numbers = list(range(first, first + len(filenos)))
+    numbers = list(range(LISTEN_FDS_START, LISTEN_FDS_START + len(filenos)))
     for name, number in zip(names, numbers):
         command = [word.replace('{' + name + '}', str(number)) for word in command]
     environment.update(
         LISTEN_FDS=str(len(filenos)), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=':'.join(names),
         NGINX=''.join('{};'.format(number) for number in numbers))      # nginx's core/nginx.c, NGINX_VAR
-    place(filenos)
+    place(dict(zip(numbers, filenos)))
     # Python ignores SIGPIPE, and who started us may have blocked or ignored more.
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            try:
-                signal.signal(number, signal.SIG_DFL)
-            except (OSError, ValueError):
-                pass    # the numbers between the two kinds of signals belong to the C library
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    reset_signals()
     sys.stdout.flush()
     try:
         os.execvpe(command[0], command, environment)
     except OSError as error:
         raise Error('cannot execute {}: {}'.format(command[0], reason_of(error))) from None
-
-
-def place(filenos):
-    """Move descriptors (list of int) to 3, 4, …, inheritable, and close all others above 2."""
-    above = LISTEN_FDS_START + len(filenos)
-    # Out of the way first: one's new number may be another's old one.
-    moved = [fcntl.fcntl(fileno, fcntl.F_DUPFD, above) for fileno in filenos]
-    for index, fileno in enumerate(moved):
-        os.dup2(fileno, LISTEN_FDS_START + index)
-    kept = set(range(above))
-    others = [int(name) for name in os.listdir('/proc/self/fd')]
-    for fileno in others:
-        if fileno not in kept:
-            try:
-                os.close(fileno)
-            except OSError:
-                pass    # the one that listed them
-    inherit(range(LISTEN_FDS_START, above))

@@ -14,6 +14,7 @@ import signal
 import time
 
 from multibinder.errors import HaproxyError, reason_of
+from multibinder.process import open_fds, place, reset_signals
 
 PR_SET_PDEATHSIG = 1            # prctl(2), linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
@@ -43,7 +44,7 @@ def restore_descriptor_limit():
 
 def close_on_exec_all():
     """Make every descriptor above stderr close-on-exec: those that we inherited are nobody else's."""
-    for fd in _open_fds():
+    for fd in open_fds():
         if fd > 2:
             _set_close_on_exec(fd)
 
@@ -105,49 +106,11 @@ def spawn(argv, fds=(), stderr=None, stdout=None, death_signal=None, group=False
     return pid
 
 
-def place(fds, writer, stdout=None, stderr=None):
-    """In a process about to exec: put the descriptors of `fds` (a dict, number to descriptor here) where
-    they belong, close all others but 0, 1, 2, and return the new number of `writer`, which the exec
-    closes. Irrevocable for the process that calls it."""
-    above = max(list(fds) + [2]) + 1
-
-    def aside(fd):
-        # Out of the way first: a source may sit on a number that is another one's target.
-        return fd if fd >= above else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
-
-    sources = [(number, aside(fd)) for number, fd in fds.items()]
-    standard = [(number, aside(fd)) for number, fd in ((1, stdout), (2, stderr)) if fd is not None]
-    writer = aside(writer)
-    for number, fd in sources + standard:
-        os.dup2(fd, number)         # not close-on-exec: this is the moment and the process
-    close_all_but(sorted(fds) + [writer])
-    return writer
-
-
-def close_all_but(keep):
-    """Close every descriptor above stderr but those of `keep` (list of int, ascending)."""
-    first = 3
-    for fd in keep + [max(_open_fds()) + 1]:
-        if fd > first:
-            os.closerange(first, fd)
-        first = fd + 1
-
-
 def die_with(parent, death_signal=signal.SIGKILL):
     """In a forked child: let the kernel send `death_signal` when the process `parent` dies."""
     _prctl()(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)         # it died before the kernel was asked to tell
-
-
-def reset_signals():
-    """Give every signal its default disposition and unblock all: what a new program expects."""
-    for number in range(1, signal.NSIG):
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
-            pass        # KILL, STOP, and those that the C library keeps for itself
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def environment():
@@ -242,14 +205,6 @@ def _prctl():
     """Return prctl(2). Called in forked children: ctypes would cost a wrapper half a megabyte for good."""
     import ctypes
     return ctypes.CDLL(None, use_errno=True).prctl
-
-
-def _open_fds():
-    """List this process's descriptors (list of int)."""
-    try:
-        return [int(name) for name in os.listdir('/proc/self/fd')]
-    except OSError:
-        return list(range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 
 
 def _set_close_on_exec(fd):

@@ -16,6 +16,7 @@ from multibinder.endpoint import Endpoint
 from multibinder.errors import ConfigFileError, Error, TemplateError
 from multibinder.haproxy import process
 from multibinder.haproxy.layout import FIRST, Layout, renumber
+from multibinder.process import close_all_but, reset_signals
 
 _BIND = re.compile(r'\s*bind\s+["\']?([^\s"\'#]+)')
 _BINDS_SHOWN = 5
@@ -146,10 +147,10 @@ class Job(object):
         status = 1
         try:
             signal.set_wakeup_fd(-1)        # its other end is the parent's
-            process.reset_signals()
+            reset_signals()
             # Nothing above stderr is this child's, least of all the connection to the binder, which a
             # renderer that hangs would keep open.
-            process.close_all_but([writer])
+            close_all_but([writer])
             _send(writer, _report(sources, configs, name, clear, deadline))
             status = 0
         except BaseException as error:      # of a bug here, or of an engine that raises what it should not
