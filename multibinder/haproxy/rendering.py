@@ -14,7 +14,6 @@ import sys
 from multibinder import log
 from multibinder.endpoint import Endpoint
 from multibinder.errors import ConfigFileError, Error, TemplateError
-from multibinder.haproxy import process
 from multibinder.haproxy.layout import FIRST, Layout, renumber
 from multibinder.process import close_all_but, reset_signals
 
