@@ -728,3 +728,22 @@ def test_struct_of_credentials_is_what_the_kernel_gives():
     with left, right:
         assert struct.unpack('3i', left.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)) == (
             os.getpid(), os.getuid(), os.getgid())
+
+
+def test_the_end_of_a_process_is_noticed_without_a_pidfd_too(monkeypatch):
+    """Linux before 5.3 and Python before 3.9 have none; a zombie counts as ended."""
+    from multibinder.loop import Loop
+    from multibinder.processes import Processes
+    monkeypatch.delattr(os, 'pidfd_open', raising=False)
+    child = subprocess.Popen(['cat'], stdin=subprocess.PIPE)
+    gone = []
+    processes = Processes(Loop(), gone.append)
+    found = processes.find(child.pid)
+    assert found.pidfd is None and processes.find(child.pid) is found
+    assert processes.tick(time.monotonic()) < float('inf') and gone == []
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)     # a zombie now, and not yet reaped
+    assert processes.find(child.pid) is None
+    assert processes.tick(time.monotonic()) == float('inf') and gone == [found]
+    child.wait()
+    assert processes.find(child.pid) is None
