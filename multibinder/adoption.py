@@ -12,6 +12,7 @@ import platform
 import re
 import select
 import socket
+import stat
 import struct
 
 from multibinder import getsocks
@@ -45,8 +46,9 @@ class Taken(object):
         self.left = []
         self._seen = set()
 
-    def add(self, fd, namespace=b''):
-        """Look at a descriptor (int, owned from here on) and keep it if the binder can hold it."""
+    def add(self, fd, namespace=b'', options=0):
+        """Look at a descriptor (int, owned from here on) and keep it if the binder can hold it. `namespace`
+        and `options` are those of a getsocks.Handed."""
         kept = False
         try:
             identity = socket_id(fd)
@@ -60,7 +62,7 @@ class Taken(object):
             if reason is not None:
                 self.left.append(reason)
             elif endpoint is not None:
-                self.listeners.append((endpoint, fd))
+                self.listeners.append((described(endpoint, options), fd))
                 kept = True
         finally:
             if not kept:
@@ -79,6 +81,8 @@ def holdable(fd, namespace=b''):
     program calls the network namespace that it is in."""
     sock = None
     try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return None, None
         sock = socket.socket(fileno=os.dup(fd))
         domain = sock.getsockopt(socket.SOL_SOCKET, SO_DOMAIN)
         kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
@@ -119,11 +123,13 @@ def handed(endpoint, fd):
 
 
 def described(endpoint, options):
-    """Return `endpoint` with what the `options` (int) say that haproxy up to 2.2 sent with it. What the
-    kernel tells of v6only is not what the `bind` line asks for, and the line is what haproxy compares."""
-    if ':' not in endpoint.address or endpoint.kind != 'tcp':
+    """Return `endpoint` with what the `options` (int) say that haproxy up to 2.2 sent with it. That the
+    kernel has v6only off does not mean that the `bind` line asks for it, and the line is what haproxy
+    compares."""
+    if endpoint.kind != 'tcp' or ':' not in endpoint.address:
         return endpoint
-    v6only = True if options & getsocks.V6ONLY else False if options & getsocks.V4V6 else None
+    v6only = True if options & getsocks.V6ONLY or endpoint.options.get('v6only') else \
+        False if options & getsocks.V4V6 else None
     rest = {name: value for name, value in endpoint.options.items() if name != 'v6only'}
     return Endpoint.tcp(endpoint.address, endpoint.port, v6only=v6only, **rest)
 
@@ -138,8 +144,8 @@ def from_haproxy(path):
     """Take the listeners of the haproxy whose stats socket is at `path` (str). Returns a Taken. Raises
     Error."""
     taken = Taken()
-    for handed in getsocks.ask(path):
-        taken.add(handed.fd, handed.namespace)
+    for one in getsocks.ask(path):
+        taken.add(one.fd, one.namespace, one.options)
     return taken
 
 

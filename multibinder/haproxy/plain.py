@@ -101,7 +101,7 @@ def launch(loop, number, version, command, listeners, runtime, prove, left):
         raise HaproxyError('haproxy {} hands no listeners on, as 1.8 and later do: write a template, {}.tmpl'.format(
             version.text, command.configs[0]))
     with contextlib.ExitStack() as always, contextlib.ExitStack() as undo:
-        former = _former_listeners(runtime, number - 1, listeners)
+        former = _former_listeners(runtime, number - 1)
         always.callback(_close_all, former)
         offered = [getsocks.Handed(os.dup(one.fd), one.namespace, one.interface, one.options) for one in former]
         _unlink(runtime.file('offer'))      # of a wrapper that was killed
@@ -114,14 +114,18 @@ def launch(loop, number, version, command, listeners, runtime, prove, left):
             undo.callback(listeners.abandon, claim)
             borrowed = Client(claim.client.path)
             always.callback(borrowed.close)
-            offered.extend(_from_binder(borrowed, {_inode(one.fd) for one in offered}))
+            known = {_inode(one.fd) for one in offered}
+            # haproxy up to 2.2 keeps to itself what it has paused.
+            offered.extend(adoption.handed(endpoint, os.dup(sock.fileno()))
+                           for endpoint, sock in listeners.held.items() if _inode(sock.fileno()) not in known)
+            offered.extend(_from_binder(borrowed, known))
         loop.watch(offer, lambda: _serve(offer))
         always.callback(loop.forget, offer)
 
         generation = _start(loop, number, version, command, runtime, ['-x', offer.path] if offered else [])
         try:
             yield from prove(generation)
-            found = _accepted_on(runtime, number)
+            found = _handed_out(runtime, number)
             always.callback(_close_all, found)
             if former:
                 yield from _move_clients(former, found)
@@ -134,23 +138,20 @@ def launch(loop, number, version, command, listeners, runtime, prove, left):
             raise
         undo.pop_all()      # it serves: from here on nothing may fail
         if claim is not None:
-            _hold(listeners, claim, borrowed, found, bool(offer.taken))
+            _hold(listeners, claim, borrowed, found, {_inode(one.fd) for one in offered} if offer.taken else set())
         return generation, claim
 
 
-def _former_listeners(runtime, number, listeners):
+def _former_listeners(runtime, number):
     """Return what the former generation accepts on (list of Handed, the caller's), if there is one."""
     path = runtime.file(EXPOSED.format(number))
     if not os.path.exists(path):
         return []
     try:
-        return getsocks.ask(path, ASK_SECONDS)
-    except getsocks.HandsOutNone:
-        return []
+        return _handed_out(runtime, number)
     except Error as error:
         log.warning('the generation that serves does not hand on its listeners: {}'.format(error))
-        return [adoption.handed(endpoint, os.dup(sock.fileno()))
-                for endpoint, sock in (listeners.held.items() if listeners is not None else ())]
+        return []
 
 
 def _from_binder(client, known):
@@ -189,12 +190,16 @@ def _serve(offer):
         log.warning('haproxy asked for its listeners and did not get them: {}'.format(refused))
 
 
-def _accepted_on(runtime, number):
-    """Return what a generation that serves accepts on (list of Handed, the caller's)."""
+def _handed_out(runtime, number):
+    """Return what a generation that serves accepts on (list of Handed, the caller's). Raises Error."""
     try:
-        return getsocks.ask(runtime.file(EXPOSED.format(number)), ASK_SECONDS)
+        found = getsocks.ask(runtime.file(EXPOSED.format(number)), ASK_SECONDS)
     except getsocks.HandsOutNone:
         return []
+    # Up to 2.2 it hands out what it has inherited, too: our own sockets.
+    ours = [one for one in found if _name(one.fd).startswith(runtime.file(''))]
+    _close_all(ours)
+    return [one for one in found if one not in ours]
 
 
 def _move_clients(former, found):
@@ -238,7 +243,8 @@ def _waiting(fd):
 
 def _hold(listeners, claim, borrowed, found, taken):
     """Let the binder hold what haproxy accepts on, and nothing else on behalf of this instance: the
-    claim's sockets are what the instance holds from here on. Says what cannot be held.
+    claim's sockets are what the instance holds from here on. Says what cannot be held. `taken` are the
+    inodes (set) of what haproxy was given.
 
     The binder may go away meanwhile: what is in the claim is given to it when it comes back."""
     claim.sockets = {}
@@ -260,7 +266,7 @@ def _hold(listeners, claim, borrowed, found, taken):
         same = [fd for fd in fds if _inode(fd) == held]
         if held is not None and not same:
             missed.append(endpoint)
-            if taken:
+            if held in taken:
                 _unmatched.add(endpoint)
         if same or held is None and endpoint not in _unmatched:
             _keep(listeners, claim, endpoint, (same or fds)[0])
@@ -311,6 +317,13 @@ def _socket_of(fd):
         family = probe.getsockopt(socket.SOL_SOCKET, SO_DOMAIN)
         kind = probe.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
         return socket.socket(family, kind, 0, probe.detach())
+
+
+def _name(fd):
+    """Return the path (str) of a UNIX socket, '' for all others."""
+    with _socket_of(fd) as sock:
+        name = sock.getsockname() if sock.family == socket.AF_UNIX else ''
+    return os.fsdecode(name)
 
 
 def _inode(fd):

@@ -40,6 +40,14 @@ def config(binds, answer='one', extra=''):
                          extra='\n'.join('    ' + line for line in extra.splitlines()))
 
 
+def version_of(haproxy):
+    """Return the version (tuple of two int) of a haproxy, (0, 0) where there is none."""
+    if not os.path.exists(haproxy):
+        return 0, 0
+    printed = subprocess.check_output([haproxy, '-v'], universal_newlines=True)
+    return tuple(int(number) for number in printed.split('ersion ')[1].split('-')[0].split('.')[:2])
+
+
 def ctl(binder, *words, status=0):
     """Run multibinderctl; return what it printed (str)."""
     done = subprocess.Popen([sys.executable, command_of('multibinderctl'), '--socket', binder.path] + list(words),
@@ -146,4 +154,4 @@ class Stock(Running):
             self.stop(signal.SIGUSR1)
 
 
-__all__ = ['Stock', 'Traffic', 'answer', 'answers', 'config', 'ctl', 'held', 'keepers', 'listening', 'port_nobody_uses', 'refused']
+__all__ = ['Stock', 'Traffic', 'answer', 'answers', 'config', 'ctl', 'held', 'keepers', 'listening', 'port_nobody_uses', 'refused', 'version_of']
