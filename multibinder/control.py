@@ -77,11 +77,16 @@ class Control(object):
             return False
 
     def permit(self, mode, group):
-        """Set the file's mode (int) and group (name or None). Raises Error."""
+        """Set the file's mode (int) and group (name or None), and give it to root where we may: who looks
+        at it is to see who can connect. Raises Error."""
         try:
             if group is not None:
                 os.chown(self.path, -1, grp.getgrnam(group).gr_gid)
             os.chmod(self.path, mode)
+            try:
+                os.chown(self.path, 0, -1)
+            except PermissionError:
+                pass    # a binder of an ordinary user
         except KeyError:
             raise Error('cannot give the control socket {} to group {}: no such group'.format(
                 self.path, group)) from None
