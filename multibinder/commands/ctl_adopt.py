@@ -147,8 +147,8 @@ def _keeper(path, listeners, writer):
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.chdir('/')
-    from multibinder import adoption
-    keeper = adoption.Keeper(path, listeners)
+    from multibinder.keeper import Keeper
+    keeper = Keeper(path, listeners)
     try:
         told = {'outcomes': [outcome for _, outcome in keeper.adopt()]}
     except Error as error:

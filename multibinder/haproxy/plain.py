@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 
-from multibinder import adoption, getsocks, log
+from multibinder import adoption, getsocks, keeper, log
 from multibinder.client import Client
 from multibinder.endpoint import Endpoint
 from multibinder.errors import Error, HaproxyError, reason_of
@@ -83,11 +83,6 @@ class ExposingCommandLine(CommandLine):
         self._exposing.close()
         _unlink(self.exposed)
         _unlink(self._expose_config)
-
-
-def exposed_path(runtime, number):
-    """Return where the generation `number` hands out its listeners (str)."""
-    return runtime.file('listeners.{}'.format(number))
 
 
 def launch(loop, number, version, command, listeners, runtime, prove, left):
@@ -159,7 +154,7 @@ def _from_binder(client, known):
     for those whose inodes are `known`. They are leased on `client`, and linger again when it is closed."""
     wanted = {}
     for one in client.call('list'):
-        free = all(claim['kind'] == 'plain' or claim['kind'] == 'process' and adoption.is_keeper(claim['pid'])
+        free = all(claim['kind'] == 'plain' or claim['kind'] == 'process' and keeper.is_keeper(claim['pid'])
                    for claim in one['claims'])
         if free and one['inode'] not in known:
             wanted[Endpoint.parse(one['endpoint'])] = one
@@ -232,7 +227,8 @@ def _direct(old, count):
                             struct.pack('HP', len(program), code.buffer_info()[0]))
             return True
         except OSError as error:
-            log.warning('cannot direct clients to the new socket at {}: {}'.format(sock.getsockname(), reason_of(error)))
+            log.warning('cannot direct clients to the new socket at {}: {}'.format(
+                sock.getsockname(), reason_of(error)))
             return False
 
 

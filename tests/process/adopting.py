@@ -16,7 +16,7 @@ from wrapper_running import HAPROXY
 
 sys.path.insert(0, os.path.join(PROJECT, 'tests', 'system'))
 
-from multibinder.adoption import tcp_listeners                 # noqa: E402
+from multibinder.sockets import tcp_listeners                  # noqa: E402
 from traffic import Traffic                                     # noqa: E402
 
 CONFIG = """\
@@ -154,4 +154,6 @@ class Stock(Running):
             self.stop(signal.SIGUSR1)
 
 
-__all__ = ['Stock', 'Traffic', 'answer', 'answers', 'config', 'ctl', 'held', 'keepers', 'listening', 'port_nobody_uses', 'refused', 'version_of']
+__all__ = [
+    'Stock', 'Traffic', 'answer', 'answers', 'config', 'ctl', 'held', 'keepers',
+    'listening', 'port_nobody_uses', 'refused', 'version_of']

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from adopting import Stock, Traffic, answer, answers, ctl, held, keepers, listening, port_nobody_uses, refused, version_of
+from adopting import (
+    Stock, Traffic, answer, answers, ctl, held, keepers, listening, port_nobody_uses, refused, version_of)
 from running import DEADLINE, Binder, Running, command_of, environment
 from wrapper_running import HAPROXY, Files, Wrapper, until
 

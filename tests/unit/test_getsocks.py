@@ -38,9 +38,10 @@ def in_background(call, *arguments):
 @pytest.mark.parametrize('count', [0, 1, 2, 251, 252, 253, 504, 600])
 def test_both_sides(pair, count):
     ours, theirs = pair
-    listeners = [getsocks.Handed(os.memfd_create(str(number)) if hasattr(os, 'memfd_create') else os.dup(0),
-                                 b'ns%d' % (number % 3) if number % 2 else b'', b'eth0' if number % 5 == 0 else b'', number)
-                 for number in range(count)]
+    listeners = [
+        getsocks.Handed(os.memfd_create(str(number)) if hasattr(os, 'memfd_create') else os.dup(0),
+                        b'ns%d' % (number % 3) if number % 2 else b'', b'eth0' if number % 5 == 0 else b'', number)
+        for number in range(count)]
     inodes = [os.fstat(one.fd).st_ino for one in listeners]
     serving = in_background(getsocks.serve, theirs, listeners)
     found = getsocks.receive(ours)
@@ -147,7 +148,8 @@ def test_what_travels_is_what_the_bind_line_asks_for():
     """Up to 2.2 haproxy compares the options that come along with those of its line; and back again."""
     for endpoint, options in (
             (Endpoint.tcp('0.0.0.0', 80), 0), (Endpoint.tcp('::', 80), 0), (Endpoint.tcp('::1', 80), 0),
-            (Endpoint.tcp('::', 80, v6only=True), getsocks.V6ONLY), (Endpoint.tcp('::', 80, v6only=False), getsocks.V4V6),
+            (Endpoint.tcp('::', 80, v6only=True), getsocks.V6ONLY),
+            (Endpoint.tcp('::', 80, v6only=False), getsocks.V4V6),
             (Endpoint.tcp('10.9.8.7', 80, transparent=True), getsocks.FOREIGN), (Endpoint.unix('/run/x'), 0)):
         handed = adoption.handed(endpoint, 0)
         assert handed.options == options, endpoint
