@@ -8,13 +8,13 @@ import sys
 
 from multibinder import __version__, log
 from multibinder.commands import fail_in_words
-from multibinder.errors import ConfigFileError, UsageError, reason_of
+from multibinder.errors import ConfigFileError, TemplateError, UsageError, reason_of
 from multibinder.haproxy import check, process
 from multibinder.haproxy.command import Command
-from multibinder.haproxy.config import without_mark
-from multibinder.haproxy.instance import instance_name, source_named
+from multibinder.haproxy.config import MARK, last_line, without_mark
+from multibinder.haproxy.instance import instance_name, no_template, source_named
 from multibinder.haproxy.layout import without_numbers
-from multibinder.haproxy.rendering import render_all
+from multibinder.haproxy.rendering import Rendered, render_all
 from multibinder.haproxy.settings import read_defaults
 
 NAME = 'multibinder-haproxy-check'
@@ -40,8 +40,8 @@ def main(argv=None):
 def _parser():
     parser = argparse.ArgumentParser(
         prog=NAME, allow_abbrev=False,
-        description='Renders a template and lets haproxy check the outcome. Nothing is bound, written or signalled, and '
-                    'no binder is needed.',
+        description='Renders a template and lets haproxy check the outcome. Nothing is bound, written or '
+                    'signalled, and no binder is needed.',
         epilog='Exit status: 0 done, 1 refused or failed, 2 wrong usage, otherwise haproxy\'s.')
     parser.add_argument('names', metavar='TEMPLATE|NAME', nargs='+',
                         help='a template, or the name of an instance, whose template is in /etc/haproxy')
@@ -56,7 +56,12 @@ def _parser():
 
 
 def _rendered(name, options, clear=False):
+    """Return (Source, text, Rendered); a config that is written by hand is its own text."""
     source = source_named(name)
+    if source.template is None:
+        if last_line(source.config).startswith(MARK):
+            raise TemplateError(no_template(source.config))
+        return source, _read(source.config), Rendered([], [], {})
     texts, rendered = render_all([source], instance_name(source), clear=clear, strict=options.strict,
                                  deadline=RENDER_SECONDS)
     for warning in rendered.warnings:
@@ -68,7 +73,10 @@ def _check(name, options):
     source, text, rendered = _rendered(name, options)
     program = options.haproxy or process.find_program('/usr/sbin/haproxy') or 'haproxy'
     command = Command([program] + _extra_options(source) + ['-f', source.config])
-    verdict = check.check(command, [source], [text], rendered)
+    if source.template is None:
+        verdict = check.check(command, [], [], rendered)        # haproxy reads the file itself
+    else:
+        verdict = check.check(command, [source], [text], rendered)
     words = check.explained(verdict.output, rendered.lines)
     if words:
         _print(words + '\n')
@@ -88,19 +96,21 @@ def _show(name, options):
 
 def _diff(name, options):
     source, text, _ = _rendered(name, options)
-    try:
-        with open(source.config, encoding='utf-8', errors='surrogateescape', newline='') as file:
-            in_force = without_mark(file.read())
-    except FileNotFoundError:
-        in_force = ''
-    except OSError as error:
-        raise ConfigFileError('cannot read {}: {}'.format(source.config, reason_of(error)))
+    in_force = without_mark(_read(source.config)) if os.path.lexists(source.config) else ''
     if text and not text.endswith('\n'):
         text += '\n'
     lines = difflib.unified_diff(without_numbers(in_force).splitlines(True), without_numbers(text).splitlines(True),
-                                 source.config, source.template + ' (rendered)')
+                                 source.config, '{} (rendered)'.format(source.template))
     _print(''.join(line if line.endswith('\n') else line + '\n' for line in lines))
     return 0
+
+
+def _read(path):
+    try:
+        with open(path, encoding='utf-8', errors='surrogateescape', newline='') as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigFileError('cannot read {}: {}'.format(path, reason_of(error)))
 
 
 def _extra_options(source):

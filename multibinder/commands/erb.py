@@ -57,8 +57,8 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog=NAME, allow_abbrev=False, usage='{0} HAPROXY [OPTION...] -f TEMPLATE [OPTION...]\n       {0} {1} -f TEMPLATE'.format(
-            NAME, WRITE_ONLY),
+        prog=NAME, allow_abbrev=False,
+        usage='{0} HAPROXY [OPTION...] -f TEMPLATE [OPTION...]\n       {0} {1} -f TEMPLATE'.format(NAME, WRITE_ONLY),
         description='Renders TEMPLATE (NAME.cfg.tmpl, NAME.cfg.erb or NAME.cfg.mb) to NAME.cfg beside it, claims its '
                     'listeners from the binder and runs haproxy in its own place, with -f NAME.cfg.',
         epilog='MULTIBINDER_SOCK names the control socket of the binder; set and empty, the addresses are written in '

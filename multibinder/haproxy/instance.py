@@ -15,7 +15,7 @@ _OF_GENERATIONS = ('cli', 'proof', 'listeners')
 
 class Source(object):
     """A config that is rendered: `config` is the path that haproxy gets, `template` what it comes from
-    (both str, absolute)."""
+    (both str, absolute), None for one that is written by hand."""
 
     __slots__ = ('config', 'template')
 
@@ -51,16 +51,17 @@ def source_of(path):
 
 
 def source_named(name):
-    """Return the Source that a person means by the name of an instance, a template's or a config's path.
-    Raises TemplateError when there is none, or more than one."""
+    """Return the Source that a person means by the name of an instance, a template's or a config's path;
+    its template is None for a config that is there without one. Raises TemplateError when there is
+    neither, or more than one template."""
     if '/' in name or name.endswith(TEMPLATE_ENDINGS) or name.endswith('.cfg'):
         path = os.path.abspath(name)
     else:
         path = os.path.join(os.environ.get('MULTIBINDER_CONFIG_DIR', CONFIG_DIRECTORY), name + '.cfg')
     source = source_of(path)
-    if source is None:
+    if source is None and not os.path.isfile(path):
         raise TemplateError(no_template(path))
-    return source
+    return source or Source(path, None)
 
 
 def no_template(path):
