@@ -73,6 +73,9 @@ def _list(binder, arguments):
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    for state in read_states():
+        for sentence in state.get('unheld', ()) if state['alive'] else ():
+            print('not held, {}: {}'.format(state['name'], sentence))
     return 0
 
 

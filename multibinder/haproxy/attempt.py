@@ -21,12 +21,14 @@ from multibinder.haproxy.rendering import Rendered
 
 class Launched(object):
     """A new generation that is proved to serve, and what it was started with: the `configs` on disk,
-    which still have the way back, and the `claim` of its listeners (None without a binder)."""
+    which still have the way back, the `claim` of its listeners (None without a binder), and what cannot
+    be held, `unheld` (str each)."""
 
-    def __init__(self, generation, configs, claim):
+    def __init__(self, generation, configs, claim, unheld=()):
         self.generation = generation
         self.configs = configs
         self.claim = claim
+        self.unheld = unheld
 
 
 def sources_of(command):
@@ -93,11 +95,11 @@ def _launch_plain(loop, number, command, binary, listeners, runtime, settings, l
     _say_notes(command, version, number)
     with contextlib.ExitStack() as undo:
         undo.callback(Pidfile(command.pidfile).restore)
-        generation, claim = yield from plain.launch(
+        generation, claim, unheld = yield from plain.launch(
             loop, number, version, command, listeners, runtime,
             lambda generation: _proved(generation, Rendered([], [], {}), settings), left)
         undo.pop_all()
-        return Launched(generation, [], claim)
+        return Launched(generation, [], claim, unheld)
 
 
 def _say_notes(command, version, number):

@@ -87,7 +87,7 @@ class ExposingCommandLine(CommandLine):
 
 def launch(loop, number, version, command, listeners, runtime, prove, left):
     """Launch generation `number` of a plain config: a generator that a loop drives. Returns (Generation,
-    Claim or None).
+    Claim or None, unheld): the last, a list of str, says what the binder cannot hold.
 
     `prove(generation)` is a generator that waits until it serves; `left` as in attempt.launch. Raises an
     Error, and then all is as it was before.
@@ -132,9 +132,15 @@ def launch(loop, number, version, command, listeners, runtime, prove, left):
             generation.abandon()
             raise
         undo.pop_all()      # it serves: from here on nothing may fail
+        unheld = []
         if claim is not None:
-            _hold(listeners, claim, borrowed, found, {_inode(one.fd) for one in offered} if offer.taken else set())
-        return generation, claim
+            unheld = _hold(listeners, claim, borrowed, found,
+                           {_inode(one.fd) for one in offered} if offer.taken else set())
+        for sentence in unheld:
+            if sentence not in _said:
+                _said.add(sentence)
+                log.warning(sentence)
+        return generation, claim, unheld
 
 
 def _former_listeners(runtime, number):
@@ -239,18 +245,19 @@ def _waiting(fd):
 
 def _hold(listeners, claim, borrowed, found, taken):
     """Let the binder hold what haproxy accepts on, and nothing else on behalf of this instance: the
-    claim's sockets are what the instance holds from here on. Says what cannot be held. `taken` are the
-    inodes (set) of what haproxy was given.
+    claim's sockets are what the instance holds from here on. `taken` are the inodes (set) of what haproxy
+    was given. Returns what cannot be held, a list of str.
 
     The binder may go away meanwhile: what is in the claim is given to it when it comes back."""
     claim.sockets = {}
+    unheld = []
     groups = {}         # Endpoint -> descriptors
     for one in found:
         endpoint, reason = adoption.holdable(one.fd, one.namespace)
         if endpoint is not None:
             groups.setdefault(adoption.described(endpoint, one.options), []).append(one.fd)
         elif reason is not None:
-            _say('{}: it is handed on in a reload, and lost in a restart'.format(reason))
+            unheld.append('{}: it is handed on in a reload, and lost in a restart'.format(reason))
     try:
         inodes = {one['endpoint']: one['inode'] for one in claim.client.call('list')}
         borrowed.close()
@@ -267,7 +274,7 @@ def _hold(listeners, claim, borrowed, found, taken):
         if same or held is None and endpoint not in _unmatched:
             _keep(listeners, claim, endpoint, (same or fds)[0])
         if endpoint in _unmatched:
-            _say('{} cannot be held: haproxy takes it over from nobody{}'.format(
+            unheld.append('{} cannot be held: haproxy takes it over from nobody{}'.format(
                 endpoint, ' (it does with `v6only` on the bind line)' if ':' in endpoint.address else ''))
     try:
         fresh = list(claim.sockets.items())
@@ -279,6 +286,7 @@ def _hold(listeners, claim, borrowed, found, taken):
                             'the clients hang until one of them is closed'.format(endpoint))
     except Error as error:
         log.warning('the binder does not hold what haproxy listens on: {}'.format(error))
+    return unheld
 
 
 def _keep(listeners, claim, endpoint, fd):
@@ -288,12 +296,6 @@ def _keep(listeners, claim, endpoint, fd):
         claim.sockets[endpoint] = held
     else:
         claim.sockets[endpoint] = socket.socket(endpoint.family(), socket.SOCK_STREAM, 0, os.dup(fd))
-
-
-def _say(sentence):
-    if sentence not in _said:
-        _said.add(sentence)
-        log.warning(sentence)
 
 
 def _by_address(listeners):

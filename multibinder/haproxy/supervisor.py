@@ -43,7 +43,7 @@ class Supervisor(object):
         self._loop = Loop()
         self._listeners = Listeners(self._loop, SocketPath(binder_path), settings.binder_timeout) \
             if binder_path else None
-        self._configs = [RenderedConfig(source.config, source.template) for source in sources]
+        self._configs = [RenderedConfig(source.config, source.template) for source in sources if source.template]
         self._control = None
 
         self._serving = None        # the Generation that serves
@@ -56,6 +56,7 @@ class Supervisor(object):
         self._outcome = (0, '')     # of the last reload
         self._changed = None        # when it ended, or the start did (time.time)
         self._failures = 0          # reloads that failed
+        self._unheld = []           # sentences on what the binder cannot hold
         self._exit = None
 
     def run(self):
@@ -153,6 +154,7 @@ class Supervisor(object):
         if launched.claim is not None:
             self._listeners.commit(launched.claim)
         self._outcome = (0, '')
+        self._unheld = list(launched.unheld)
         self._changed = time.time()
         log.info('{} of {} serves'.format(self._serving, self.name))
         if former is not None:
@@ -264,7 +266,8 @@ class Supervisor(object):
             'name': self.name, 'wrapper': os.getpid(), 'generation': self._serving.number,
             'serving': self._serving.pid, 'version': self._serving.version.text, 'changed': self._changed,
             'reloads_succeeded': self._number - 1, 'reloads_failed': self._failures,
-            'failure': self._outcome[1] or None, 'draining': [generation.pid for generation in self._old]})
+            'failure': self._outcome[1] or None, 'unheld': self._unheld,
+            'draining': [generation.pid for generation in self._old]})
 
 
 def supervise(command, settings, binder_path):
