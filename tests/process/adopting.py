@@ -48,10 +48,10 @@ def version_of(haproxy):
     return tuple(int(number) for number in printed.split('ersion ')[1].split('-')[0].split('.')[:2])
 
 
-def ctl(binder, *words, status=0):
+def ctl(binder, *words, status=0, **variables):
     """Run multibinderctl; return what it printed (str)."""
     done = subprocess.Popen([sys.executable, command_of('multibinderctl'), '--socket', binder.path] + list(words),
-                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                             universal_newlines=True)
     output, _ = done.communicate(timeout=DEADLINE)
     assert done.returncode == status, (words, done.returncode, output)

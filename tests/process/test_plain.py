@@ -162,6 +162,8 @@ def test_unix_and_abstract_listeners_pass_a_reload(binder, files):
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(b'\0' + name.encode().ljust(107, b'\0'))
         assert held(binder) == {}
+        printed = ctl(binder, 'list', MULTIBINDER_RUNTIME_PREFIX=files.runtime[:-1])
+        assert printed.count('not held, foo: ') == 2 and path in printed
         wrapper.__exit__(None, None, None)
         for sentence in ('{} is known to the kernel'.format(path), '@{} is an abstract name'.format(name)):
             assert wrapper.output.count(sentence) == 1
