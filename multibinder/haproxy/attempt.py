@@ -113,7 +113,7 @@ def _render(loop, sources, configs, name, clear, binary, settings, undo):
     job = rendering.Job(sources, configs, name, clear, deadline=settings.render_timeout)
     for config in configs:
         undo.callback(config.discard)
-    loop.on_exit(job.pid, lambda status: None)
+    loop.on_exit(job.pid, job.ended)
     loop.watch(job, job.read)
     try:
         version = binary.version()

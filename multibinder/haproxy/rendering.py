@@ -9,12 +9,12 @@ import json
 import os
 import re
 import signal
-import sys
 
 from multibinder import log
 from multibinder.endpoint import Endpoint
 from multibinder.errors import ConfigFileError, Error, TemplateError
 from multibinder.haproxy.layout import FIRST, Layout, renumber
+from multibinder.haproxy.process import describe_exit
 from multibinder.process import close_all_but, reset_signals
 
 _BIND = re.compile(r'\s*bind\s+["\']?([^\s"\'#]+)')
@@ -83,21 +83,21 @@ class Job(object):
     """A forked child that renders and writes the configs' new texts beside them.
 
     `fileno()` gets readable with its report; `done` is true from its end on, then `result()` gives the
-    Rendered or raises what went wrong. The process is `pid`: whoever made the Job reaps it.
+    Rendered or raises what went wrong. The process is `pid`: whoever made the Job reaps it, and tells
+    `ended`.
     """
 
     def __init__(self, sources, configs, name, clear=False, deadline=None):
         """Fork. `configs` are the RenderedConfigs of the `sources`."""
         self._chunks = []
         self._reader, writer = os.pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
             self._child(writer, sources, configs, name, clear, deadline)
         os.close(writer)
         os.set_blocking(self._reader, False)
         self.done = False
+        self._status = None
 
     def fileno(self):
         return self._reader
@@ -114,11 +114,17 @@ class Job(object):
             else:
                 self.done = True
 
+    def ended(self, status):
+        """The child has ended with `status` (see process.exit_status) and is about to be reaped. What a
+        template has started may hold the pipe open for longer: that is not waited for."""
+        self._status = status
+        self.read()
+        self.done = True
+
     def kill(self):
-        """End the child, if it has not ended, and forget its report."""
-        if not self.done:
-            os.kill(self.pid, signal.SIGKILL)   # not reaped while its pipe is open: still our child's PID
-            self.done = True
+        """End the child, if it has not ended: only then is the PID still its own."""
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
 
     def close(self):
         """Close the pipe."""
@@ -131,7 +137,8 @@ class Job(object):
         head, _, lines = b''.join(self._chunks).partition(b'\n')
         self._chunks = []
         if not head:
-            raise TemplateError('the renderer died without a word')
+            raise TemplateError('the renderer died without a word ({})'.format(
+                'it closed its report' if self._status is None else describe_exit(self._status)))
         report = json.loads(head.decode('ascii'))
         if 'template' in report:
             raise TemplateError(*report['template'])

@@ -211,6 +211,28 @@ def test_renderer_that_never_ends(files, binder, port):
         assert wrapper.reload() == (0, '')
 
 
+def test_renderer_that_dies(files, binder, port):
+    files.write(template([port]))
+    with Wrapper(files, binder.path) as wrapper:
+        files.write(template([port]) + '<%\nimport os\nos.kill(os.getpid(), 9)\n%>\n')
+        status, said = wrapper.reload()
+        assert status == 1 and 'the renderer died without a word (killed by SIGKILL)' in said
+        assert ask(port) == 'one'
+
+
+def test_renderer_that_leaves_a_child_behind(files, binder, port):
+    """It holds the report's pipe open; it is not waited for."""
+    files.write(template([port]))
+    with Wrapper(files, binder.path, MULTIBINDER_RENDER_TIMEOUT='600') as wrapper:
+        files.write(template([port], 'two') + '<%\nimport os, time\nif not os.fork():\n    time.sleep(600)\n%>\n')
+        assert wrapper.reload() == (0, '')
+        assert ask(port) == 'two'
+        for pid in wrapper.processes():
+            with open('/proc/{}/cmdline'.format(pid)) as cmdline:
+                if pid != wrapper.pid and 'wrapper' in cmdline.read().split('\0')[1]:
+                    os.kill(pid, signal.SIGKILL)
+
+
 def test_somebody_elses_config_is_not_overwritten(files, binder, port):
     files.write(template([port]))
     files.write('# mine\n', files.config)
