@@ -271,6 +271,8 @@ def _hold(listeners, claim, borrowed, found, taken):
             missed.append(endpoint)
             if held in taken:
                 _unmatched.add(endpoint)
+        if any(_inode(fd) in taken for fd in fds):
+            _unmatched.discard(endpoint)        # its line has changed: now haproxy does take it over
         if same or held is None and endpoint not in _unmatched:
             _keep(listeners, claim, endpoint, (same or fds)[0])
         if endpoint in _unmatched:
