@@ -120,6 +120,8 @@ def _render(loop, sources, configs, name, clear, binary, settings, undo):
         # The renderer minds its deadline itself and says which template; ours is for one that cannot.
         if not (yield from wait_for(lambda: job.done, settings.render_timeout * len(sources) + 2.0)):
             raise TemplateError('the renderer does not end', sources[0].template)
+        loop.forget(job)
+        yield from wait_for(lambda: not job.unexplained, 1.0)   # a pipe is closed a moment before its process ends
         rendered = job.result()
     finally:
         loop.forget(job)

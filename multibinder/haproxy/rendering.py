@@ -114,6 +114,11 @@ class Job(object):
             else:
                 self.done = True
 
+    @property
+    def unexplained(self):
+        """Whether it said nothing, and how it ended is not known yet."""
+        return not self._chunks and self._status is None
+
     def ended(self, status):
         """The child has ended with `status` (see process.exit_status) and is about to be reaped. What a
         template has started may hold the pipe open for longer: that is not waited for."""

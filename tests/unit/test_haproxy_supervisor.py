@@ -50,6 +50,7 @@ class Generation(object):
 class Launched(object):
     claim = None
     configs = ()
+    unheld = ()
 
     def __init__(self, number):
         self.generation = Generation(number)
