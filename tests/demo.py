@@ -26,7 +26,7 @@ UNIT = 'haproxy-multi@%s' % NAME
 DEFAULT_SOCKET = '/run/multibinder.sock'
 RATE = 200
 RELOADS = 5
-DEADLINE = 30
+DEADLINE = 60
 
 CONFIG = '''\
 # Written by `make demo`; yours to change: systemctl reload haproxy-multi@multibinder-demo

@@ -472,7 +472,7 @@ class Container:
     def exists(self, path):
         return self.run(['test', '-e', path], check=False).status == 0
 
-    def until(self, command, seconds=10, why=''):
+    def until(self, command, seconds=30, why=''):
         """Repeats a command until it succeeds; an AssertionError after the deadline.
 
         For what no event tells the outside: the end of a linger, a socket file that goes. Never used to

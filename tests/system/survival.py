@@ -155,7 +155,7 @@ class Arena:
         status = row.event(self)
         if row.new:
             for target in self.traffic.targets:
-                self.traffic.wait_new(target, known[target], 20)
+                self.traffic.wait_new(target, known[target], 60)
         self.go_on(self._seconds)
         report = self.traffic.report()
         served = self.known()
@@ -188,7 +188,7 @@ class Arena:
 
     def wait_new(self, known):
         for target in self.traffic.targets:
-            self.traffic.wait_new(target, known[target], 20)
+            self.traffic.wait_new(target, known[target], 60)
 
     def reload_fails(self, text):
         """A reload with another source: its status. The good source is back afterwards, and a reload with it

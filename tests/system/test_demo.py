@@ -44,7 +44,7 @@ def test_the_demo_without_systemd_runs_in_the_foreground(machine, demo):
         ['unshare', '-m', 'sh', '-c',
          'mount -t tmpfs tmpfs /run/systemd; echo $$ >/root/demo.pid; exec "$@" >/root/demo.log 2>&1', 'sh'] + demo)
     try:
-        machine.until('grep -q "Ctrl-C ends it" /root/demo.log || ! kill -0 $(cat /root/demo.pid)', seconds=60)
+        machine.until('grep -q "Ctrl-C ends it" /root/demo.log || ! kill -0 $(cat /root/demo.pid)', seconds=180)
         words = machine.get('/root/demo.log')
         assert 'in the foreground' in words, words
         shown = table(words)

@@ -76,7 +76,7 @@ def test_the_container_recipe(machine):
     recipe = 'echo $$ >/root/recipe/wrapper.pid\n' + recipe.rstrip('\n') + ' 2>/root/recipe/wrapper.log\n'
     process = machine.popen(['bash', '-e', '-c', recipe])
     try:
-        machine.until('curl -sf http://127.0.0.1:8085/', seconds=10, why='the recipe serves')
+        machine.until('curl -sf http://127.0.0.1:8085/', why='the recipe serves')
         first = get(machine, 'http://127.0.0.1:8085/')
         machine.run('kill -USR2 $(cat /root/recipe/wrapper.pid)')
         machine.until('[ "$(curl -sf http://127.0.0.1:8085/)" != %s ]' % first, why='a new generation serves')
