@@ -49,7 +49,7 @@ class Keeper(object):
         """Release what no stranger uses; return the PIDs (set) of the strangers that use the rest."""
         try:
             with Client(self._path) as client:
-                holders = {}        # inode -> PIDs of the binder and of those who have a claim
+                holders = {}        # inode -> PIDs of those who have a claim
                 binder = client.call('status')['pid']
                 for one in client.call('list'):
                     pids = {claim['pid'] for claim in one['claims'] if claim['pid']}
@@ -59,7 +59,8 @@ class Keeper(object):
                 strangers = {}      # inode -> PIDs
                 for pid, inodes in users_of(set(self._inodes)).items():
                     for inode in inodes:
-                        if pid != binder and not descends(pid, holders.get(inode, ())):
+                        # The service manager above the binder has them in its fd store.
+                        if not descends(binder, (pid,)) and not descends(pid, holders.get(inode, ())):
                             strangers.setdefault(inode, set()).add(pid)
                 done = [inode for inode in self._inodes if inode not in strangers]
                 if done:

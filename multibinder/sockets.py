@@ -81,7 +81,7 @@ def descendants(pid):
 
 def descends(pid, ancestors):
     """Tell whether a process is one of `ancestors` (PIDs) or descends from one."""
-    while pid > 1:
+    while pid > 0:
         if pid in ancestors:
             return True
         pid = _parent(pid)
