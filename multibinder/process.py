@@ -12,6 +12,7 @@ import time
 from multibinder import peer
 
 _REASON_MAX = 2000
+_JOB_QUESTIONS = 3      # a busy service manager may answer only at the second
 
 
 class SignalPipe(object):
@@ -148,18 +149,25 @@ class Check(object):
 
 
 def restart_is_due():
-    """Tell whether systemd stops our unit in order to start it again, as far as it tells. True when in
-    doubt: a file that is left costs less than a client that is refused."""
+    """Tell whether systemd stops our unit in order to start it again, as far as it tells: (bool, why it is
+    in doubt, str or None). True when in doubt: a file that is left costs less than a client that is
+    refused."""
     import subprocess
     unit = peer.unit_of(os.getpid())
-    try:
-        output = subprocess.check_output(
-            ['systemctl', '--no-legend', '--no-pager', '--full', 'list-jobs'],
-            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        return True
-    for line in output.decode('utf-8', 'replace').splitlines():
-        words = line.split()
-        if len(words) > 2 and words[1] == unit:
-            return words[2] != 'stop'
-    return True
+    reason = None
+    for _ in range(_JOB_QUESTIONS):
+        try:
+            output = subprocess.check_output(
+                ['systemctl', '--no-legend', '--no-pager', '--full', 'list-jobs'],
+                stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=5)
+        except (OSError, subprocess.SubprocessError) as error:
+            words = getattr(error, 'output', None)
+            reason = words.decode('utf-8', 'replace').strip() if words else str(error)
+            continue
+        for line in output.decode('utf-8', 'replace').splitlines():
+            words = line.split()
+            if len(words) > 2 and words[1] == unit:
+                return words[2] != 'stop', None
+        # A signal that somebody else has sent: systemd will start us again, if it does.
+        reason = 'there is no job for {}'.format(unit)
+    return True, reason

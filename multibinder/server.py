@@ -79,8 +79,11 @@ class Server(object):
         """Let go of everything. What systemd stores, it keeps for a restart; see systemd.service(5)."""
         log.info('Stopping; {} listeners held'.format(len(self._inventory)))
         sdnotify.notify('STOPPING=1')
-        kept = self._store.active and process.restart_is_due()
+        kept = False
         if self._store.active:
+            kept, doubt = process.restart_is_due()
+            if doubt is not None:
+                log.info('the control socket stays: whether we are started again is not known ({})'.format(doubt))
             # What we sent must have been read while we can still be told apart from a stranger.
             sdnotify.barrier()
         for one in self._controls:

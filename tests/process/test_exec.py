@@ -49,9 +49,10 @@ def test_the_command_finds_its_listeners_by_every_convention_and_nothing_else():
         assert seen['environment'] == {'LISTEN_FDS': '3', 'LISTEN_PID': str(seen['pid']),
                                        'LISTEN_FDNAMES': 'web:listener2:local', 'NGINX': '3;4;5;'}
         assert seen['fds'] == [0, 1, 2, 3, 4, 5, 6]     # 6 is the folder that it lists
-        # The interpreter of the probe ignores SIGPIPE and SIGXFSZ itself.
         assert seen['blocked'] == 0
-        assert seen['ignored'] & ~(1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1) == 0
+        # The interpreter of the probe ignores SIGPIPE and SIGXFSZ itself; 32 and 33 are the C library's, which
+        # lets nobody touch them, and were seen ignored where a supervisor far above had done so.
+        assert not seen['ignored'] & ~sum(1 << number - 1 for number in (signal.SIGPIPE, signal.SIGXFSZ, 32, 33))
         with Client(binder.path) as client:
             listed = {one['endpoint']: one for one in client.call('list')}
             assert [one['inode'] for one in (
