@@ -14,6 +14,9 @@ from multibinder.errors import Error
 from multibinder.sockets import descends, open_process, users_of
 
 KEEPER = b'multibinderctl'   # the command that a Keeper runs in
+# One look is not one moment: a master that forks its worker and closes its own copy meanwhile shows neither.
+# The worker was there before the copy was closed, so the next look finds it.
+LOOKS = 3
 TICK_MS = 1000      # between two looks, on a kernel without pidfd_open
 
 
@@ -57,11 +60,12 @@ class Keeper(object):
                         self._inodes.pop(one['inode'], None)    # it does the same, and needs no second
                     holders[one['inode']] = pids
                 strangers = {}      # inode -> PIDs
-                for pid, inodes in users_of(set(self._inodes)).items():
-                    for inode in inodes:
-                        # The service manager above the binder has them in its fd store.
-                        if not descends(binder, (pid,)) and not descends(pid, holders.get(inode, ())):
-                            strangers.setdefault(inode, set()).add(pid)
+                for _ in range(LOOKS):
+                    for pid, inodes in users_of(set(self._inodes) - set(strangers)).items():
+                        for inode in inodes:
+                            # The service manager above the binder has them in its fd store.
+                            if not descends(binder, (pid,)) and not descends(pid, holders.get(inode, ())):
+                                strangers.setdefault(inode, set()).add(pid)
                 done = [inode for inode in self._inodes if inode not in strangers]
                 if done:
                     client.release([self._inodes.pop(inode) for inode in done], lease='process')

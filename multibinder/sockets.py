@@ -56,7 +56,7 @@ def users_of(inodes):
     """Return {PID: set of inodes} of all processes but this one that have one of the sockets `inodes` (set
     of int) open, as far as this user may see."""
     users = {}
-    for name in os.listdir('/proc'):
+    for name in os.listdir('/proc') if inodes else ():
         if name.isdigit() and int(name) != os.getpid():
             try:
                 found = {inode for _, inode in sockets_of(int(name))} & inodes
