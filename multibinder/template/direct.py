@@ -26,6 +26,9 @@ _BLOCKS = {'for': ('else',), 'if': ('elif', 'else'), 'while': (), 'try': ('excep
 _ATTRIBUTE = re.compile(r'\.[^\W\d]\w*')
 _ARGUMENT = r'''(?:\w+ ?= ?)?(?:\w+|'[^'\\\n]*'|"[^"\\\n]*")'''
 _SIMPLE_CALL = re.compile(r' *\w+\((?:{0}(?:, *{0})*)?\) *\Z'.format(_ARGUMENT))
+# A bind with its words written out, the most frequent expression by far: it needs no compiling.
+_WRITTEN_OUT = re.compile(
+    r'''[ ]*(bind_tcp|bind_unix)\([ ]*(?:'([^'\\\n]*)'|"([^"\\\n]*)")(?:[ ]*,[ ]*(0|[1-9]\d{0,4}))?[ ]*\)[ ]*\Z''')
 
 
 class NotDirect(Exception):
@@ -40,9 +43,10 @@ def render_direct(found, scope, sink, path, reader):
     program = None
     try:
         program = _Program(found)
-        function = program.function(_copied(scope.names))
+        names = _copied(scope.names)
+        function = program.function(names)
         sink.locate = lambda origin, text: (path, abs(origin), origin > 0)
-        _run(function, sink)
+        _run(function, sink, program.runs, names)
     except Late as late:
         line = program and program.line_of(late)
         late.place = line and reader.place(path, line)
@@ -53,7 +57,7 @@ def render_direct(found, scope, sink, path, reader):
         raise NotDirect() from error
 
 
-def _run(function, sink):
+def _run(function, sink, runs, names):
     size = 0
     pieces = sink.pieces
 
@@ -63,7 +67,14 @@ def _run(function, sink):
         if size > OUTPUT_MAX:
             raise OverflowError()
         pieces.append(piece)
-    function(write, text_of)
+
+    def write_run(index):
+        for piece in runs[index]:
+            if len(piece) == 3:
+                name, words, line = piece
+                piece = (text_of(names[name](*words)), -line)
+            write(piece)
+    function(write, text_of, write_run)
 
 
 def _globals_of(code):
@@ -87,10 +98,12 @@ def _copied(value):
 
 
 class _Program(object):
-    """Python source that writes what the tokens say: a function of (mb_w, mb_t)."""
+    """Python source that writes what the tokens say: a function of (mb_w, mb_t, mb_r). Text and binds that
+    are written out, as far as they follow each other, are one of the `runs`, which mb_r writes."""
 
     def __init__(self, found):
-        self.rows = ['def mb_body(mb_w, mb_t):']
+        self.rows = ['def mb_body(mb_w, mb_t, mb_r):']
+        self.runs = []
         self.lines = [1]        # for each line of the source the line of the template
         self.indent = ' '
         self.line = 1
@@ -98,12 +111,28 @@ class _Program(object):
         self.opened = []        # keywords of the blocks that are open
         if any(token[0] not in _KINDS for token in found):
             raise NotDirect()
+        # Only code could give bind_tcp another meaning.
+        written_out = not any(token[0] == tokens.CODE or token[0] == tokens.CONTROL and 'bind_' in token[-1] or
+                              token[0] == tokens.EXPRESSION and ':=' in token[2] for token in found)
+        run = None
         for token in found:
             kind = token[0]
-            self.line = token[1]
+            piece = None
             if kind == tokens.TEXT:
-                self._add('mb_w((%r, %d))' % (token[2], token[1]))
-            elif kind == tokens.EXPRESSION:
+                piece = (token[2], token[1])
+            elif kind == tokens.EXPRESSION and written_out:
+                piece = self._bind(*token[1:])
+            if piece is not None:
+                if run is None:
+                    self.line = token[1]
+                    run = []
+                    self._add('mb_r(%d)' % len(self.runs))
+                    self.runs.append(run)
+                run.append(piece)
+                continue
+            run = None
+            self.line = token[1]
+            if kind == tokens.EXPRESSION:
                 self._expression(*token[1:])
             elif kind == tokens.CONTROL:
                 self._control(*token[1:])
@@ -116,6 +145,15 @@ class _Program(object):
     def _add(self, row):
         self.rows.append(self.indent + row)
         self.lines.extend([self.line] * (row.count('\n') + 1))
+
+    def _bind(self, line, code, filters):
+        """Return (name, arguments, line) of a bind that is written out, or None."""
+        found = _WRITTEN_OUT.match(code)
+        if found is None or filters:
+            return None
+        name, quoted, double, port = found.groups()
+        words = [double if quoted is None else quoted] + ([] if port is None else [int(port)])
+        return (name, words, line)
 
     def _expression(self, line, code, filters):
         if filters:
