@@ -55,10 +55,11 @@ class Keeper(object):
                 holders = {}        # inode -> PIDs of those who have a claim
                 binder = client.call('status')['pid']
                 for one in client.call('list'):
-                    pids = {claim['pid'] for claim in one['claims'] if claim['pid']}
-                    if any(is_keeper(pid) and pid < os.getpid() for pid in pids):
+                    holders[one['inode']] = {claim['pid'] for claim in one['claims'] if claim['pid']}
+                    # A lease of the same command is that of an offer, and about to end.
+                    if any(claim['kind'] == 'process' and is_keeper(claim['pid']) and claim['pid'] < os.getpid()
+                           for claim in one['claims']):
                         self._inodes.pop(one['inode'], None)    # it does the same, and needs no second
-                    holders[one['inode']] = pids
                 strangers = {}      # inode -> PIDs
                 for _ in range(LOOKS):
                     for pid, inodes in users_of(set(self._inodes) - set(strangers)).items():
