@@ -140,19 +140,20 @@ AIMS = {
 
 
 def survive(options, machine, deb):
-    """Every row of "What survives what", on both services in one run."""
+    """Every row of "What survives what", with a template, with a plain config, and on haproxy.service, in one run."""
     outcomes = {}
     with tempfile.TemporaryDirectory() as directory:
-        for native in (False, True):
-            with survival.Arena(machine, deb, directory, native=native, slow=40) as arena:
+        for kind in ('template', 'plain', 'native'):
+            with survival.Arena(machine, deb, directory, native=kind == 'native', plain=kind == 'plain', slow=40) as arena:
                 for row in survival.ROWS:
-                    if native and not row.native or options.row and not any(word in row.name for word in options.row):
+                    if not getattr(row, kind, True) or options.row and not any(word in row.name for word in options.row):
                         continue
-                    outcomes[(row.name, native)] = _rounds(arena, row, options.survival_rounds)
+                    outcomes[(row.name, kind)] = _rounds(arena, row, options.survival_rounds)
     rows = [('event', 'asked', 'failed', 'cut in flight', 'longest gap (aim)', 'p99.9', 'exit', 'serves afterwards',
+             'plain config: asked', 'failed', 'cut in flight', 'longest gap',
              'haproxy.service: asked', 'failed', 'cut in flight', 'longest gap')]
     for row in survival.ROWS:
-        mine = outcomes.get((row.name, False))
+        mine = outcomes.get((row.name, 'template'))
         if mine is None:
             continue
         cells = [row.name] + _summary(mine)
@@ -160,8 +161,9 @@ def survive(options, machine, deb):
         if aim is not None:
             gap = _median_gap(mine)
             cells[4] = ('%.0f ms (%d)' if gap <= aim else '**%.0f ms** (%d)') % (gap, aim)
-        theirs = outcomes.get((row.name, True))
-        rows.append(cells + [_statuses(mine), _served(mine)] + (_summary(theirs)[:4] if theirs else ['-'] * 4))
+        beside = [outcomes.get((row.name, kind)) for kind in ('plain', 'native')]
+        rows.append(cells + [_statuses(mine), _served(mine)] + [
+            cell for others in beside for cell in (_summary(others)[:4] if others else ['-'] * 4)])
     table(*rows)
     late = sum(not _quiet(outcome) for some in outcomes.values() for outcome in some)
     emit('Asked, failed and cut: all rounds together. Gaps and p99.9: the median of the rounds in which the load generator '
@@ -174,7 +176,7 @@ def _rounds(arena, row, wanted):
     """Outcomes of a row: until `wanted` rounds were quiet, three times as many at most."""
     found = []
     while len(found) < 3 * wanted and sum(_quiet(outcome) for outcome in found) < wanted:
-        say('%s: %s' % ('haproxy.service' if arena.native else 'multibinder', row.name))
+        say('%s: %s' % ('haproxy.service' if arena.native else 'plain config' if arena.plain else 'multibinder', row.name))
         found.append(arena.run(row))
         if not arena.native and found[-1].problems():
             say('PROBLEM: %s\n%s' % (found[-1].problems(), found[-1].describe()))
