@@ -14,6 +14,7 @@ import select
 import socket
 
 from multibinder import wire
+from multibinder.defaults import defaults_file, read_defaults
 from multibinder.endpoint import Endpoint
 from multibinder.errors import BinderAway, EndpointError, ProtocolError, ReplyError, reason_of
 
@@ -23,8 +24,10 @@ _HOST_NAME = re.compile(r'[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9
 
 def socket_path(env=None):
     """Return the path of the binder's control socket (str): MULTIBINDER_SOCK of `env` (a mapping,
-    os.environ by default), '/run/multibinder.sock' if unset. Set and empty means: no binder."""
-    return (os.environ if env is None else env).get('MULTIBINDER_SOCK', DEFAULT_SOCKET)
+    os.environ by default); if unset that of /etc/default/multibinder, where dpkg-reconfigure writes it; else
+    '/run/multibinder.sock'. Set and empty means: no binder."""
+    path = (os.environ if env is None else env).get('MULTIBINDER_SOCK')
+    return path if path is not None else read_defaults(defaults_file()).get('MULTIBINDER_SOCK') or DEFAULT_SOCKET
 
 
 def bind(address, port, **options):

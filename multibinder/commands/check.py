@@ -8,14 +8,15 @@ import sys
 
 from multibinder import __version__, log
 from multibinder.commands import fail_in_words
+from multibinder.defaults import read_defaults
 from multibinder.errors import ConfigFileError, TemplateError, UsageError, reason_of
 from multibinder.haproxy import check, process
 from multibinder.haproxy.command import Command
 from multibinder.haproxy.config import MARK, last_line, without_mark
-from multibinder.haproxy.instance import instance_name, no_template, source_named
-from multibinder.haproxy.layout import without_numbers
+from multibinder.haproxy.instance import RuntimeDirectory, instance_name, no_template, source_named
+from multibinder.haproxy.layout import with_addresses
 from multibinder.haproxy.rendering import Rendered, render_all
-from multibinder.haproxy.settings import read_defaults
+from multibinder.haproxy.state import ADDRESSES_FILE, read_addresses
 
 NAME = 'multibinder-haproxy-check'
 RENDER_SECONDS = 20.0
@@ -48,7 +49,7 @@ def _parser():
     what = parser.add_mutually_exclusive_group()
     what.add_argument('--show', action='store_true', help='print the rendered text, addresses in clear')
     what.add_argument('--diff', action='store_true',
-                      help='print what a reload would change in the config in force; descriptor numbers are ignored')
+                      help='print what a reload would change in the config in force, addresses for descriptors')
     parser.add_argument('--strict', action='store_true', help='a ${name} that the template does not know is an error')
     parser.add_argument('--haproxy', metavar='PROGRAM', help='the haproxy to ask [/usr/sbin/haproxy, or in PATH]')
     parser.add_argument('--version', action='version', version='{} {}'.format(NAME, __version__))
@@ -95,12 +96,19 @@ def _show(name, options):
 
 
 def _diff(name, options):
-    source, text, _ = _rendered(name, options)
+    source, text, rendered = _rendered(name, options)
     in_force = without_mark(_read(source.config)) if os.path.lexists(source.config) else ''
     if text and not text.endswith('\n'):
         text += '\n'
-    lines = difflib.unified_diff(without_numbers(in_force).splitlines(True), without_numbers(text).splitlines(True),
-                                 source.config, '{} (rendered)'.format(source.template))
+    # A number says nothing: what it stands for does, where the instance runs that could tell.
+    runtime = RuntimeDirectory(instance_name(source))
+    addresses = read_addresses(runtime.file(ADDRESSES_FILE))
+    rendered_addresses = [one.haproxy_address() for one in rendered.endpoints]
+    if addresses is None:
+        addresses = rendered_addresses = []
+    lines = difflib.unified_diff(
+        with_addresses(in_force, addresses).splitlines(True), with_addresses(text, rendered_addresses).splitlines(True),
+        source.config, '{} (rendered)'.format(source.template))
     _print(''.join(line if line.endswith('\n') else line + '\n' for line in lines))
     return 0
 

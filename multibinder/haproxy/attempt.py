@@ -21,11 +21,12 @@ from multibinder.haproxy.rendering import Rendered
 
 class Launched(object):
     """A new generation that is proved to serve, and what it was started with: the `configs` on disk,
-    which still have the way back, the `claim` of its listeners (None without a binder), and what cannot
-    be held, `unheld` (str each)."""
+    which still have the way back, the `claim` of its listeners (None without a binder), what cannot be
+    held, `unheld` (str each), and the `endpoints` that its descriptors stand for, in their order."""
 
-    def __init__(self, generation, configs, claim, unheld=()):
+    def __init__(self, generation, configs, claim, unheld=(), endpoints=()):
         self.generation = generation
+        self.endpoints = endpoints
         self.configs = configs
         self.claim = claim
         self.unheld = unheld
@@ -86,7 +87,7 @@ def launch(loop, number, name, command, binary, listeners, runtime, settings, le
             generation.abandon()
             raise
         undo.pop_all()
-        return Launched(generation, configs, claim)
+        return Launched(generation, configs, claim, endpoints=rendered.endpoints)
 
 
 def _launch_plain(loop, number, command, binary, listeners, runtime, settings, left):

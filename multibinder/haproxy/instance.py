@@ -54,6 +54,9 @@ def source_named(name):
     """Return the Source that a person means by the name of an instance, a template's or a config's path;
     its template is None for a config that is there without one. Raises TemplateError when there is
     neither, or more than one template."""
+    if name.startswith('haproxy-multi@'):       # the name of the unit
+        name = name[len('haproxy-multi@'):]
+        name = name[:-len('.service')] if name.endswith('.service') else name
     if '/' in name or name.endswith(TEMPLATE_ENDINGS) or name.endswith('.cfg'):
         path = os.path.abspath(name)
     else:

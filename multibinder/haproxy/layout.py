@@ -49,6 +49,12 @@ def renumber(text, count, offset):
     return _DESCRIPTOR.sub(moved, text)
 
 
-def without_numbers(text):
-    """Return the text with every descriptor's number made the same, to be compared."""
-    return _DESCRIPTOR.sub('fd@N', text)
+def with_addresses(text, addresses):
+    """Return a rendered text (str) to be compared: for each descriptor the address that it stands for, out
+    of `addresses` (list of str, in the order of the descriptors), or 'fd@N' for one beyond them."""
+    first = Layout(len(addresses)).listeners
+
+    def named(match):
+        index = int(match.group(1)) - first
+        return addresses[index] if 0 <= index < len(addresses) else 'fd@N'
+    return _DESCRIPTOR.sub(named, text)

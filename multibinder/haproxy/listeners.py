@@ -88,7 +88,10 @@ class Listeners(object):
     def abandon(self, claim):
         """The claimed listeners are not used: give up what the serving generation does not use."""
         self._close_all_but(claim.sockets, self.held)
-        self._forget_others(claim.client, claim.sockets)
+        if self.held:
+            self._forget_others(claim.client, claim.sockets)
+        # A start that failed gives nothing up: it may be a restart, and what the instance had before lingers
+        # until somebody has mended the config.
 
     def close(self):
         """Give up everything. The leases end with the connection, and lingering begins."""

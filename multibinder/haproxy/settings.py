@@ -1,16 +1,9 @@
-"""What the environment says to a wrapper, and what /etc/default says that the environment does not.
-
-Responsible for reading and checking these values. Files are parsed and never sourced: they are written
-for systemd's EnvironmentFile and for people.
-"""
+"""What the environment says to a wrapper. Responsible for reading and checking these values."""
 
 import os
-import re
 
+from multibinder.defaults import defaults_file, read_defaults
 from multibinder.errors import UsageError
-
-DEFAULTS_FILE = '/etc/default/multibinder'
-_ASSIGNMENT = re.compile(r'^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)$')
 
 
 class Settings(object):
@@ -48,7 +41,7 @@ class SocketPath(object):
         """`initial` (str) is the path of the environment; `file` the defaults file, by default
         MULTIBINDER_DEFAULTS or /etc/default/multibinder."""
         self._initial = initial
-        self._file = file or os.environ.get('MULTIBINDER_DEFAULTS') or DEFAULTS_FILE
+        self._file = file or defaults_file()
         self._follows = read_defaults(self._file).get('MULTIBINDER_SOCK', initial) == initial
 
     def now(self):
@@ -57,26 +50,6 @@ class SocketPath(object):
             return self._initial
         # Emptied in the file means no binder; that is decided at a start, not in a reload.
         return read_defaults(self._file).get('MULTIBINDER_SOCK') or self._initial
-
-
-def read_defaults(path):
-    """Return the assignments (dict of str) of a file of /etc/default; none when it cannot be read."""
-    found = {}
-    try:
-        with open(path, encoding='utf-8', errors='surrogateescape') as file:
-            for line in file:
-                match = _ASSIGNMENT.match(line)
-                if match:
-                    found[match.group(1)] = _unquoted(match.group(2).strip())
-    except OSError:
-        pass
-    return found
-
-
-def _unquoted(value):
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in '\'"':
-        return value[1:-1]
-    return value
 
 
 def _number(environ, name, default):

@@ -11,6 +11,7 @@ import os
 from multibinder.haproxy.instance import RUNTIME_PREFIX
 
 FILE = 'state'
+ADDRESSES_FILE = 'addresses'    # a list: what the descriptors of the rendered config in force stand for
 
 
 def write_state(path, state):
@@ -31,6 +32,16 @@ def remove_state(path):
         os.unlink(path)
     except OSError:
         pass
+
+
+def read_addresses(path):
+    """Return the addresses (list of str) that an instance wrote to the file at `path`, or None."""
+    try:
+        with open(path) as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, list) and all(isinstance(one, str) for one in found) else None
 
 
 def read_states(prefix=None):

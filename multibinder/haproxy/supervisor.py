@@ -19,7 +19,7 @@ from multibinder.haproxy.instance import RuntimeDirectory, instance_name
 from multibinder.haproxy.listeners import Listeners
 from multibinder.haproxy.loop import Loop, wait_for
 from multibinder.haproxy.settings import SocketPath
-from multibinder.haproxy.state import FILE as STATE_FILE, remove_state, write_state
+from multibinder.haproxy.state import ADDRESSES_FILE, FILE as STATE_FILE, remove_state, write_state
 
 RELOADS = (signal.SIGUSR2, signal.SIGHUP)
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -156,6 +156,7 @@ class Supervisor(object):
         self._outcome = (0, '')
         self._unheld = list(launched.unheld)
         self._changed = time.time()
+        write_state(self._runtime.file(ADDRESSES_FILE), [one.haproxy_address() for one in launched.endpoints])
         log.info('{} of {} serves'.format(self._serving, self.name))
         if former is not None:
             # Whoever waits for the reload expects that the next answer is the new generation's.
@@ -249,6 +250,7 @@ class Supervisor(object):
         except OSError:
             pass
         remove_state(self._runtime.file(STATE_FILE))
+        remove_state(self._runtime.file(ADDRESSES_FILE))
         self._control.close()
 
     def _tell_state(self, *assignments):

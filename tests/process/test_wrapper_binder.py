@@ -254,3 +254,46 @@ def test_unix_listener(files, port):
                     assert sock.recv(65536).startswith(b'HTTP/1.')
                 assert wrapper.reload() == (0, '')
         until(lambda: not os.path.exists(address), 'the socket file is gone')
+
+
+def test_a_changed_address_is_a_difference_while_the_instance_runs(files, port):
+    """Seen: a port changed in the template was no difference, since only the numbers of descriptors were compared."""
+    other = free_port()
+    files.write(template([port]))
+    with Binder() as binder, Wrapper(files, binder.path) as wrapper:
+        def diff():
+            return subprocess.check_output(
+                [sys.executable, command_of('multibinder-haproxy-check'), '--diff', files.template],
+                env=environment(MULTIBINDER_RUNTIME_DIR=files.runtime), universal_newlines=True, timeout=DEADLINE)
+        assert diff() == ''
+        files.write(template([other]))
+        changed = [line for line in diff().splitlines()[2:] if line[0] in '+-']
+        assert changed == ['-    bind 127.0.0.1:{}'.format(port), '+    bind 127.0.0.1:{}'.format(other)]
+        assert wrapper.reload()[0] == 0
+        assert diff() == ''
+
+
+def test_a_start_that_fails_gives_nothing_up_that_lingers(files, port):
+    """Seen: a restart with a config that haproxy refuses released the listener at once, and with it all the time
+    there was to mend the config."""
+    files.write(template([port]))
+    with Binder() as binder:
+        with Wrapper(files, binder.path):
+            pass
+        files.write(template([port], extra='    frobnicate on'))
+        refused_one = Wrapper(files, binder.path)
+        assert refused_one.wait() == 1 and 'frobnicate' in refused_one.output
+        assert listing(binder.path)['tcp 127.0.0.1:{}'.format(port)]['state'] == 'lingering'
+        files.write(template([port]))
+        with Wrapper(files, binder.path):
+            assert ask(port) == 'one'
+
+
+def test_without_the_variable_the_path_of_the_defaults_file_is_meant(files, tmp_path):
+    with Binder() as binder:
+        defaults = tmp_path / 'defaults'
+        defaults.write_text('# a comment\nMULTIBINDER_SOCK={}\n'.format(binder.path))
+        env = environment(MULTIBINDER_DEFAULTS=str(defaults))
+        said = subprocess.check_output([sys.executable, command_of('multibinderctl'), 'status'], env=env,
+                                       universal_newlines=True, timeout=DEADLINE)
+        assert ' on {}, pid {}'.format(binder.path, binder.pid) in said

@@ -519,6 +519,8 @@ class Container:
 def main():
     """`python3 container.py RELEASE [COMMAND]`: a container to look around in."""
     release = sys.argv[1] if len(sys.argv) > 1 else host_release()
+    if not release.isalpha():
+        sys.exit('usage: container.py [RELEASE [COMMAND...]], such as: container.py trixie bash')
     reason = why_not()
     if reason:
         sys.exit('container: ' + reason)

@@ -111,7 +111,7 @@ def test_the_example_for_other_services(machine):
     finally:
         machine.run("pkill -f /root/[s]ervice.py", check=False)
         process.wait(10)
-    # A plain bind claims for good, as with the gem: the listener is held without its service.
+    # The listener is held for the linger time, without its service.
     assert '127.0.0.1:8080' in machine.out('multibinderctl list')
     machine.run(['multibinderctl', 'release', 'tcp 127.0.0.1:8080'])
     machine.until('! curl -s --max-time 2 --http0.9 http://127.0.0.1:8080/', why='released')

@@ -51,6 +51,7 @@ class Launched(object):
     claim = None
     configs = ()
     unheld = ()
+    endpoints = ()
 
     def __init__(self, number):
         self.generation = Generation(number)

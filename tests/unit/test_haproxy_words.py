@@ -7,9 +7,10 @@ import pytest
 
 from multibinder.errors import UsageError
 from multibinder.haproxy.check import anchored, complaints, explained
-from multibinder.haproxy.layout import FEW, FREE, Layout, renumber, without_numbers
+from multibinder.haproxy.layout import FEW, FREE, Layout, renumber, with_addresses
 from multibinder.haproxy.loop import wait_for
-from multibinder.haproxy.settings import Settings, SocketPath, read_defaults
+from multibinder.defaults import read_defaults
+from multibinder.haproxy.settings import Settings, SocketPath
 
 
 def test_few_descriptors_are_dense():
@@ -30,7 +31,8 @@ def test_renumbering():
     text = 'bind fd@3\nbind fd@4 # not fd@5, fd@2 or fd@33\n'
     assert renumber(text, 2, 0) == text
     assert renumber(text, 2, 20) == 'bind fd@23\nbind fd@24 # not fd@5, fd@2 or fd@33\n'
-    assert without_numbers(text) == 'bind fd@N\nbind fd@N # not fd@N, fd@N or fd@N\n'
+    assert with_addresses(text, ['a', 'b']) == 'bind a\nbind b # not fd@N, fd@N or fd@N\n'
+    assert with_addresses(text, []) == 'bind fd@N\nbind fd@N # not fd@N, fd@N or fd@N\n'
 
 
 LINES = {'/etc/foo.cfg': [['/t', 1], None, ['/t', 2], ['/t', 2]]}
