@@ -23,7 +23,7 @@ def parser():
     result = argparse.ArgumentParser(prog='multibinderctl', description='Look into a binder, and act on it.',
                                      epilog='See multibinderctl(8).')
     result.add_argument('--socket', metavar='PATH',
-                        help='the control socket (default: MULTIBINDER_SOCK, or {})'.format(client.DEFAULT_SOCKET))
+                        help='the control socket (default: MULTIBINDER_SOCK, or that of /etc/default/multibinder)')
     result.add_argument('--version', action='version', version='multibinderctl ' + __version__)
     verbs = result.add_subparsers(dest='verb', metavar='VERB')
     verbs.required = True

@@ -45,7 +45,7 @@ def parser():
     result.add_argument('--hold', action='store_true',
                         help='claim for good, not only for as long as COMMAND runs (for one that puts itself into the background)')
     result.add_argument('--socket', metavar='PATH',
-                        help='the control socket (default: MULTIBINDER_SOCK, or {})'.format(client.DEFAULT_SOCKET))
+                        help='the control socket (default: MULTIBINDER_SOCK, or that of /etc/default/multibinder)')
     result.add_argument('--version', action='version', version='multibinder-exec ' + __version__)
     result.set_defaults(listeners=None)
     return result
