@@ -40,11 +40,15 @@ def test_the_demo_leaves_an_active_unit_and_can_be_repeated(machine, demo):
 
 def test_the_demo_without_systemd_runs_in_the_foreground(machine, demo):
     # An empty /run/systemd, for this command only, is a machine whose PID 1 is something else.
+    machine.run('rm -f /root/demo.pid /root/demo.log')
     process = machine.popen(
         ['unshare', '-m', 'sh', '-c',
-         'mount -t tmpfs tmpfs /run/systemd; echo $$ >/root/demo.pid; exec "$@" >/root/demo.log 2>&1', 'sh'] + demo)
+         'mount -t tmpfs tmpfs /run/systemd; echo $$ >/root/demo.new; mv /root/demo.new /root/demo.pid;'
+         ' exec "$@" >/root/demo.log 2>&1', 'sh'] + demo)
     try:
-        machine.until('grep -q "Ctrl-C ends it" /root/demo.log || ! kill -0 $(cat /root/demo.pid)', seconds=180)
+        # Until it says so or has ended; a demo that has not written its PID yet has not begun, which is not an end.
+        machine.until('test -e /root/demo.pid && test -e /root/demo.log &&'
+                      ' { grep -q "Ctrl-C ends it" /root/demo.log || ! kill -0 $(cat /root/demo.pid); }', seconds=180)
         words = machine.get('/root/demo.log')
         assert 'in the foreground' in words, words
         shown = table(words)
