@@ -189,13 +189,17 @@ class Foreground:
             return stream.read()[-3000:]
 
     def pid(self):
-        with open(self.pidfile) as stream:
-            return stream.read()
+        try:
+            with open(self.pidfile) as stream:
+                return stream.read()
+        except FileNotFoundError:
+            return ''
 
     def reload(self):
         before = self.pid()
         self.wrapper.send_signal(signal.SIGUSR2)
-        self.wait(lambda: self.pid() != before, 'a new haproxy serves')
+        # haproxy removes the file, makes it anew, and writes it only then.
+        self.wait(lambda: self.pid() not in ('', before), 'a new haproxy serves')
 
     def restart(self):
         self.wrapper.terminate()
@@ -231,7 +235,7 @@ def show(instance, port):
     """Sends the requests and prints the table; gives the number of failed ones."""
     rows = []
     with Traffic(None, {'demo': ('127.0.0.1', port, RATE)}) as traffic:
-        traffic.wait_new('demo', ())
+        traffic.wait_new('demo', (), DEADLINE)
 
         def stretch(name, event, count=1):
             step('%d requests a second: %s' % (RATE, name))

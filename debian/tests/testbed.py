@@ -171,6 +171,7 @@ def no_loss(port=PORT):
     """A load on the port for as long as the block lasts; not one request may fail."""
     from traffic import Traffic
     with Traffic(None, {'web': ('127.0.0.1', port, RATE)}) as traffic:
+        traffic.wait_new('web', ())     # an event that is over before the load has begun would show nothing
         yield
         report = traffic.report()['web']
     say('load: %s' % {key: report[key] for key in sorted(report) if key in ('asked', 'failed', 'gap_ms', 'kinds')})

@@ -183,7 +183,7 @@ def test_installed_by_name_from_the_repository(built, machine_without):
     # Offline: what it depends on is there already.
     machine.run('apt-get -q update && apt-get -q -y --no-install-recommends install python3-multibinder', timeout=120)
     assert machine.out('systemctl is-active multibinder') == 'active'
-    assert 'Listening for binds' in machine.out('journalctl -u multibinder')
+    assert 'Listening for binds' in machine.journal('-u', 'multibinder')
 
 
 def test_pip_installs_library_and_commands():

@@ -49,7 +49,7 @@ RECIPE = 4
 HAPROXY_DEB = '/var/cache/multibinder-tests/haproxy.deb'
 
 PREFIX = 'multibinder-container.'
-BOOT_SECONDS = 60
+BOOT_SECONDS = 120
 LIMIT_SECONDS = 1500
 TOOLS = ('mmdebstrap', 'systemd-nspawn', 'unshare', 'nsenter', 'mount', 'timeout')
 ENVIRONMENT = {
@@ -317,9 +317,11 @@ class Container:
         sweep()
         self._work = tempfile.mkdtemp(prefix=PREFIX)
         name = _group_name(self._work)
-        # Locked as long as this run lives, and by nobody else: sweep() tells from it what is left over.
-        self._console_stream = open(self._console_path(), 'ab')
+        # Locked as long as this run lives, and by nobody else: sweep() tells from it what is left over. Locked
+        # before it has the name that the sweep() of another run looks for.
+        self._console_stream = open(self._work + '.new', 'ab')
         fcntl.flock(self._console_stream, fcntl.LOCK_EX)
+        os.rename(self._work + '.new', self._console_path())
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             notify.bind('')
@@ -485,17 +487,33 @@ class Container:
                 seconds, why and why + ': ', command, last.out, last.err))
 
     def journal(self, *arguments):
-        """Lines of the journal (str), the newest 300; arguments are journalctl's."""
+        """Lines of the journal (str), the newest 300; arguments are journalctl's. Everything that was said so far
+        is in it."""
+        self.sync_journal()
         return self.run(['journalctl', '--no-pager', '--quiet', '-o', 'short-precise', '-n', '300'] + list(arguments),
                         check=False).out
 
+    def sync_journal(self):
+        """Waits until the journal has what was said so far: journald reads it some time after it was written,
+        which may be after systemctl came back."""
+        self.run(['journalctl', '--sync'], check=False)
+
     # -- what must not be left over ----------------------------------------
 
-    def leftovers(self):
+    def leftovers(self, seconds=10):
         """What multibinder and its instances left in this container: a list of sentences, empty when clean.
 
-        To be asked after everything was stopped, or after a purge.
+        To be asked after everything was stopped, or after a purge. systemd says that a unit has stopped before it
+        has let go of all that was the unit's, its descriptor store for one: that has until `seconds` are over.
         """
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self._leftovers()
+            if not found or time.monotonic() >= deadline:
+                return found
+            time.sleep(0.05)
+
+    def _leftovers(self):
         found = []
         for line in self.run('ps -eo pid=,args= ww').out.splitlines():
             if ('multibinder' in line or 'haproxy' in line) and 'ps -eo' not in line:

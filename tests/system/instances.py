@@ -100,6 +100,13 @@ class Instance:
         result = self.machine.run(['kill', '-9'] + [str(pid) for pid in pids], check=False)
         assert result.status == 0 or len(pids) > 1 and result.err.count('No such process') < len(pids), result.err
 
+    def wait_end(self):
+        """Waits until it has no haproxy process any more. A stop only tells them to finish: until one has taken
+        notice it accepts what comes."""
+        # Nobody's command line here has a process's name, a blank and the path but theirs.
+        self.machine.until("! pgrep -f '[h]aproxy .*-f %s( |$)'" % self.config.replace('.', '[.]'),
+                           why='haproxy finishes')
+
     def remove(self):
         """Stops it and takes its files away."""
         self.systemctl('stop', check=False)
@@ -107,7 +114,7 @@ class Instance:
                          ' "/etc/default/haproxy-$2"'.replace('$1', self.unit).replace('$2', self.name))
 
 
-def get(machine, url='http://127.0.0.1/', seconds=5):
+def get(machine, url='http://127.0.0.1/', seconds=20):
     """The body of an answer (str); an AssertionError with curl's words when there is none."""
     result = machine.run(['curl', '-sS', '--fail', '--globoff', '--max-time', str(seconds), url], check=False)
     assert result.status == 0, '%s: %s' % (url, result.err)
@@ -116,7 +123,7 @@ def get(machine, url='http://127.0.0.1/', seconds=5):
 
 def refused(machine, url):
     """Whether nobody listens there (curl's status 7)."""
-    return machine.run(['curl', '-sS', '--globoff', '--max-time', '5', url], check=False).status == 7
+    return machine.run(['curl', '-sS', '--globoff', '--max-time', '20', url], check=False).status == 7
 
 
 def files(machine, directory='/etc/haproxy'):

@@ -28,6 +28,7 @@ import errno
 import gc
 import json
 import os
+import resource
 import select
 import socket
 import sys
@@ -60,7 +61,8 @@ class Segment:
         self.gap = 0.0
         self.own_delay = 0.0
         self.answers = {}
-        self.slow = {'ok': 0, 'cut': 0, 'failed': 0}
+        # cut: in the middle of the answer; lost: accepted, and closed or reset before the answer began.
+        self.slow = {'ok': 0, 'cut': 0, 'lost': 0, 'failed': 0}
         self.examples = []
 
     def report(self, end, last_success):
@@ -88,8 +90,14 @@ class Target:
         self.period = 1.0 / rate
         self.due = None
         self.segment = None
+        # Segments that begin at a moment which `due` has not reached: after a stall what was due before a command
+        # is started after it, and still belongs to the segment before.
+        self.coming = deque()
         self.last_success = None
         self.seen = set()
+
+    def newest(self):
+        return self.coming[-1] if self.coming else self.segment
 
 
 class Connection:
@@ -166,6 +174,8 @@ class Load:
         for target in self.targets:
             burst = 0
             while target.due <= now and burst < BURST:
+                while target.coming and target.due >= target.coming[0].start:
+                    target.segment = target.coming.popleft()
                 self.start(target, target.due, False)
                 target.due += target.period
                 burst += 1
@@ -305,9 +315,10 @@ class Load:
         segment = connection.segment
         if connection.slow:
             # What was in flight is counted where it ended.
-            segment = connection.target.segment
+            segment = connection.target.newest()
             began = connection.need is not None and kind != 'bad'
-            key = kind if kind == 'ok' else 'cut' if began else 'failed'
+            accepted = kind in ('reset', 'cut', 'failed')
+            key = kind if kind == 'ok' else 'cut' if began else 'lost' if accepted else 'failed'
             segment.slow[key] += 1
             pause = 0.0 if kind == 'ok' else 0.1
             self.slow_starts.append((time.monotonic() + pause, connection.target))
@@ -351,7 +362,11 @@ class Load:
         if entry[2] is None and b'\r\n\r\n' in entry[1]:
             entry[2] = max(1, int(self.slow_seconds / TICK))
             head = 'HTTP/1.0 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n' % (entry[2] * len(DRIBBLE))
-            entry[0].send(head.encode())
+            try:
+                entry[0].send(head.encode())
+            except OSError:
+                # Reset behind its request: who asked was killed meanwhile.
+                self.end_backend(fd)
 
     def dribble(self, now):
         self.next_tick = now + TICK
@@ -384,7 +399,7 @@ class Load:
             if words[:1] == ['segment']:
                 now = time.monotonic()
                 for target in self.targets:
-                    target.segment = Segment(words[1], now)
+                    target.coming.append(Segment(words[1], now))
                 say(event='segment', name=words[1], t=now)
             elif words == ['report']:
                 self.begin_report()
@@ -396,17 +411,18 @@ class Load:
     def begin_report(self):
         now = time.monotonic()
         in_flight = [connection for connection in self.connections.values() if connection.slow]
-        self.reporting = (now, [(target, target.segment) for target in self.targets], in_flight)
+        self.reporting = (now, [(target, target.newest()) for target in self.targets], in_flight)
         for target in self.targets:
             # The load goes on while the last ones settle. The slow answers that are in flight now still
             # count: what the event of the segment broke may show only when they should have ended.
             following = Segment('', now)
-            following.slow = target.segment.slow
-            target.segment = following
+            following.slow = target.newest().slow
+            target.coming.append(following)
 
     def try_report(self):
         end, segments, in_flight = self.reporting
-        if any(segment.open for _, segment in segments) or any(slow.sock is not None for slow in in_flight):
+        if any(target.due < end or segment.open for target, segment in segments) or any(
+                slow.sock is not None for slow in in_flight):
             return
         self.reporting = None
         say(event='report', name=segments[0][1].name,
@@ -440,6 +456,9 @@ def main():
         os.setpriority(os.PRIO_PROCESS, 0, -15)
     except OSError:
         pass
+    # At a thousand connections a second an outage of a second has as many open: a limit of 1,024 would end us.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     load = Load(options.target, options.slow, options.slow_seconds, options.backend, options.timeout)
     load.run()
 

@@ -30,6 +30,7 @@ def instance(machine, request):
 
 
 def journal_since(machine, cursor, unit):
+    machine.sync_journal()
     return machine.run(['journalctl', '--no-pager', '-q', '-o', 'cat', '--after-cursor', cursor, '-u', unit]).out
 
 
@@ -79,10 +80,10 @@ def test_an_address_in_use_by_someone_else(machine, instance):
         one.write(template([('127.0.0.1', 8003), ('127.0.0.1', 8002)]))
         fails_to_start(machine, one, 'tcp 127.0.0.1:8002', 'Address already in use')
         # All or none: the address that was free was not kept either.
-        assert '8003' not in machine.out('multibinderctl list')
+        assert '127.0.0.1:8003' not in machine.out('multibinderctl list')
     finally:
         machine.run('pkill -f "[p]ort=8002"', check=False)
-        holder.wait(10)
+        holder.wait(30)
     one.start()
     assert get(machine, 'http://127.0.0.1:8003/')
 
@@ -197,13 +198,22 @@ def test_two_instances_share_a_listener(machine, instance):
     assert len(listed) == 1 and len(listed[0]['claims']) == 2, listed
     # One takes over from the other without a moment of refusal, and the listener stays.
     one.systemctl('stop')
+    assert get(machine, 'http://127.0.0.1:8030/')
+    one.wait_end()
     assert get(machine, 'http://127.0.0.1:8030/').startswith('right')
     one.start()
     other.systemctl('stop')
+    assert get(machine, 'http://127.0.0.1:8030/')
+    other.wait_end()
     assert get(machine, 'http://127.0.0.1:8030/').startswith('left')
 
 
 def test_a_check_has_no_side_effect(machine, instance):
+    # Away with what the tests before have left: their listeners linger, and one may end between the two lists.
+    machine.run('systemctl stop multibinder; systemctl start multibinder')
+    beside = instance('beside')
+    beside.write(template([('127.0.0.1', 8041)]))
+    beside.start()
     one = instance('checked')
     one.write(template([('127.0.0.1', 8040)]))
     before, listed = files(machine), machine.out('multibinderctl list --json')

@@ -91,7 +91,7 @@ class Traffic:
     def segment(self, name):
         """Counts under a new name from now on. Gives the moment (CLOCK_MONOTONIC, seconds)."""
         self._say('segment ' + name.replace(' ', '_'))
-        return self._await('segment', 10)['t']
+        return self._await('segment', 30)['t']
 
     def report(self, seconds=30):
         """Ends the segment and gives what happened in it: target -> dict, as Segment.report makes it."""
@@ -103,7 +103,7 @@ class Traffic:
         with self._changed:
             return {answer: t for (name, answer), t in self._answers.items() if name == target}
 
-    def wait_new(self, target, known, seconds=10):
+    def wait_new(self, target, known, seconds=30):
         """Waits for an answer that is not among `known`; gives (answer, moment of its first coming).
 
         The event to wait for after a reload or a crash: the new generation serves.
