@@ -44,7 +44,7 @@ def check(directory, text, name):
     with open(path, 'wb') as file:
         file.write(text.encode('utf-8', 'surrogateescape') if not isinstance(text, bytes) else text)
     try:
-        rendering = render(path, env={'SET': 'value'}, deadline=10)
+        rendering = render(path, env={'SET': 'value'}, deadline=60)
     except TemplateError as error:
         assert error.reason and 'Error(' not in error.reason
         if error.path == path and error.line is not None:

@@ -34,17 +34,24 @@ def environment(**variables):
     return result
 
 
+_given = set()      # ports: a test that asks for two wants two
+
+
 def free_port(family=socket.AF_INET):
-    """Return a TCP port that was free a moment ago, outside the range of the kernel's own choices."""
+    """Return a TCP port that was free a moment ago, outside the range of the kernel's own choices, and that nobody
+    got here before."""
     low = int(open('/proc/sys/net/ipv4/ip_local_port_range').read().split()[0])
     for _ in range(200):
         port = 10000 + int.from_bytes(os.urandom(2), 'big') % (low - 10000)
+        if port in _given:
+            continue
         with socket.socket(family) as probe:
             try:
                 probe.bind(('::1' if family == socket.AF_INET6 else '127.0.0.1', port))
-                return port
             except OSError:
                 continue
+        _given.add(port)
+        return port
     raise AssertionError('no free port')
 
 

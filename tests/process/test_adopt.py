@@ -24,6 +24,7 @@ global
     maxconn 500
 defaults
     mode http
+    backlog 4096
     timeout connect 5s
     timeout client 20s
     timeout server 20s
@@ -67,8 +68,8 @@ def test_from_a_stock_haproxy_to_an_instance_and_back(binder, files, ports, sour
     # From 2.3 on haproxy takes a specific IPv6 address from nobody unless its line says v6only; before, it
     # compares the line with what came along, which a descriptor alone does not tell.
     lines = [binds(ports)[0], binds(ports)[1] + (' v6only' if source == 'haproxy' or VERSION >= (2, 3) else '')]
-    with Stock(lines) as stock, Traffic(None, targets, backend=port_nobody_uses()) as traffic:
-        traffic.wait_new('v6', ())
+    with Stock(lines) as stock, Traffic(None, targets, backend=port_nobody_uses(), timeout=DEADLINE) as traffic:
+        traffic.wait_new('v6', (), DEADLINE)
         before = [listening(port) for port in ports]
         traffic.segment('forth')
         printed = ctl(binder, 'adopt', source, stock.path if source == 'haproxy' else str(stock.pid))
@@ -90,6 +91,7 @@ def test_from_a_stock_haproxy_to_an_instance_and_back(binder, files, ports, sour
             with Stock(lines, 'again', words=['-x', offer]):
                 assert giving.wait() == 0, giving.output
                 assert not os.path.exists(offer)
+                wrapper.stop()      # told once: the second time, as __exit__ does it, ends what is still being answered
                 wrapper.__exit__(None, None, None)
                 assert answers(ports[0]) == answers(ports[1], '::1') == {'again'}
                 report = traffic.report()

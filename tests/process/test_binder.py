@@ -47,7 +47,7 @@ def until(condition, seconds=DEADLINE):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, 'not in {} s'.format(seconds)
-        os.sched_yield()
+        time.sleep(0.01)        # the other process needs the processor more than we do
 
 
 def test_a_bind_hands_out_the_same_socket_each_time_and_it_accepts():
@@ -83,7 +83,7 @@ def test_what_the_ruby_gem_sends_is_answered_in_one_message_with_one_descriptor(
 
 def test_252_endpoints_in_one_request_and_not_one_more():
     with Binder() as binder, Client(binder.path) as client:
-        ports = range(40000, 40000 + 252)
+        ports = range(20000, 20000 + 252)       # outside the range of the kernel's own choices
         endpoints = [Endpoint.tcp('127.0.9.9', port) for port in ports]
         sockets = client.bind_all(endpoints)
         try:
@@ -92,9 +92,9 @@ def test_252_endpoints_in_one_request_and_not_one_more():
             for sock in sockets:
                 sock.close()
         with pytest.raises(ReplyError) as raised:
-            client.call('bind', [one.to_params() for one in endpoints] + [{'address': '127.0.9.9', 'port': 39999}])
+            client.call('bind', [one.to_params() for one in endpoints] + [{'address': '127.0.9.9', 'port': 19999}])
         assert raised.value.code == -32602
-        more = client.bind_all(endpoints + [Endpoint.tcp('127.0.9.9', 39999)])     # in two requests
+        more = client.bind_all(endpoints + [Endpoint.tcp('127.0.9.9', 19999)])     # in two requests
         assert len(more) == 253
         for sock in more:
             sock.close()
@@ -174,7 +174,8 @@ def test_the_backlog_is_applied_grows_and_is_reported():
         [one] = client.call('list')
         assert one['backlog'] == 20 and one['options'] == {'backlog': 20}
         clients = [socket.create_connection(('127.0.0.1', port), DEADLINE) for _ in range(3)]
-        assert client.call('list')[0]['queue'] == 3
+        # connect() may return a moment before the kernel has queued the connection at the other end.
+        until(lambda: client.call('list')[0]['queue'] == 3)
         for one in clients:
             one.close()
 
@@ -222,7 +223,7 @@ def test_a_foreign_bind_to_a_held_address_fails():
 
 def test_a_lease_ends_with_its_connection_and_lingers():
     port = free_port()
-    with Binder('--linger', '0.3') as binder:
+    with Binder('--linger', '60') as binder:    # as long as we may take to come back, on whatever machine
         with Client(binder.path) as client:
             client.bind('127.0.0.1', port, lease=True).close()
         with Client(binder.path) as client:     # in time: the listener was kept
@@ -230,8 +231,13 @@ def test_a_lease_ends_with_its_connection_and_lingers():
             assert one['state'] == 'lingering' and one['claims'] == []
             client.bind('127.0.0.1', port, lease=True).close()
             assert client.call('list')[0]['claims'][0]['kind'] == 'lease'
-        binder.wait_for('tcp 127.0.0.1:{} closed: nobody claimed it for 0.3 s'.format(port))
-        assert refused(port)
+    with Binder('--linger', '0.3') as binder:
+        for _ in range(2):      # the time counts anew from the end of each lease
+            with Client(binder.path) as client:
+                client.bind('127.0.0.1', port, lease=True).close()
+                assert client.call('list')[0]['claims'][0]['kind'] == 'lease'
+            binder.wait_for('tcp 127.0.0.1:{} closed: nobody claimed it for 0.3 s'.format(port))
+            assert refused(port)
 
 
 def test_linger_zero_closes_at_once_and_a_plain_bind_is_kept_for_good():
@@ -516,7 +522,9 @@ def test_a_listener_that_somebody_shut_down_listens_again_at_once():
             [one] = client.call('list')
             assert one['heals'] == 1 and one['backlog'] == 33
             shared.shutdown(socket.SHUT_RDWR)
-            binder.wait_for('listens again')
+            # The line's beginning: the rest of the first one has not been waited for yet.
+            binder.wait_for('tcp 127.0.0.1:{} was out of LISTEN'.format(port))
+            assert is_listening(shared)
 
 
 def test_no_client_keeps_the_others_waiting_and_none_leaks_a_descriptor():

@@ -11,7 +11,7 @@ import pytest
 from adopting import (
     Stock, Traffic, answers, config, ctl, held, keepers, listening, port_nobody_uses, refused,
     version_of)
-from running import Binder, Running, command_of, environment
+from running import DEADLINE, Binder, Running, command_of, environment
 from wrapper_running import HAPROXY, Files, Wrapper, until
 
 pytestmark = [pytest.mark.skipif(not os.path.exists(HAPROXY), reason='no haproxy here'),
@@ -62,7 +62,7 @@ def test_reload_restart_and_every_crash_under_load(binder, files):
         before = listening(port) | listening(other)
         assert {one['inode'] for one in held(binder).values()} == before
         assert leased(binder) == {'tcp 127.0.0.1:{}'.format(port), 'tcp [::]:{}'.format(other)}
-        with Traffic(None, targets, backend=port_nobody_uses()) as traffic:
+        with Traffic(None, targets, backend=port_nobody_uses(), timeout=DEADLINE) as traffic:
             traffic.segment('reload')
             for name in ('two', 'three', 'four'):
                 written = write(files, binds, name)
@@ -71,6 +71,7 @@ def test_reload_restart_and_every_crash_under_load(binder, files):
             no_failure(traffic)
 
             traffic.segment('restart')
+            wrapper.stop()      # told once: the second time, as __exit__ does it, ends what is still being answered
             wrapper.__exit__(None, None, None)
             with Wrapper(files, binder.path) as wrapper:
                 no_failure(traffic)
@@ -140,11 +141,12 @@ def test_an_address_that_haproxy_takes_from_nobody(binder, files):
     port = port_nobody_uses(socket.AF_INET6)
     write(files, ['::1:{}'.format(port)])
     with Wrapper(files, binder.path) as wrapper:
-        with Traffic(None, {'v6': ('::1', port, RATE)}, backend=port_nobody_uses()) as traffic:
+        with Traffic(None, {'v6': ('::1', port, RATE)}, backend=port_nobody_uses(), timeout=DEADLINE) as traffic:
             traffic.segment('reload')
             for _ in range(4):
                 assert wrapper.reload() == (0, '')
-                assert len(listening(port)) == 1
+                # The former generation has closed its own once it was scheduled, and no other twin is left.
+                until(lambda: len(listening(port)) == 1, 'one socket at the address')
             no_failure(traffic)
         assert answers(port, '::1') == {'one'}
         if leased(binder):
@@ -229,7 +231,7 @@ def test_from_haproxy_service_with_the_very_same_config(binder, files):
     port = port_nobody_uses()
     write(files, ['127.0.0.1:{}'.format(port)], 'ours')
     with Stock(['127.0.0.1:{}'.format(port)]) as stock:
-        with Traffic(None, {'v4': ('127.0.0.1', port, RATE)}, backend=port_nobody_uses()) as traffic:
+        with Traffic(None, {'v4': ('127.0.0.1', port, RATE)}, backend=port_nobody_uses(), timeout=DEADLINE) as traffic:
             traffic.segment('forth')
             before = listening(port)
             ctl(binder, 'adopt', 'pid', str(stock.pid))

@@ -165,7 +165,7 @@ def test_failed_start_leaves_nothing(files, binder, port, name):
     assert wrapper.wait() == 1, wrapper.output
     assert reason in wrapper.output
     assert 'Traceback' not in wrapper.output
-    assert wrapper.processes() == []
+    until(lambda: wrapper.processes() == [], 'what was killed has ended')
     assert not os.path.exists(files.config)
     assert not os.path.exists(files.pidfile)
     assert not os.path.isdir(files.runtime) or os.listdir(files.runtime) == []
@@ -189,22 +189,25 @@ def test_haproxy_that_never_gets_ready(files, binder, port):
                             'case "$1" in -v*) exec {0} "$@";; esac\n'
                             'if test -e {1}/hang; then echo 999999 >{1}/foo.pid; sleep 600 & sleep 600; fi\n'
                             'exec {0} "$@"\n'.format(HAPROXY, files.folder))
-    with Wrapper(files, binder.path, haproxy=stand_in, MULTIBINDER_START_TIMEOUT='4') as wrapper:
+    # The deadline is that of the real one's start, too: long enough for a machine that is busy.
+    with Wrapper(files, binder.path, haproxy=stand_in, MULTIBINDER_START_TIMEOUT='10') as wrapper:
         pid = wrapper.serving()
         files.write('', os.path.join(files.folder, 'hang'))
-        status, said = wrapper.reload()
-        assert status == 1 and 'was not ready within 4 s' in said
+        status, said = wrapper.reload(60)
+        assert status == 1 and 'was not ready within 10 s' in said
         assert wrapper.serving() == pid == pid_said(files)
-        assert all('sleep' not in open('/proc/{}/cmdline'.format(child)).read() for child in wrapper.processes())
+        # All are killed and only the first is waited for: the others are gone when they were scheduled once more.
+        until(lambda: not any('sleep' in words for words in wrapper.command_lines().values()), 'no child of it is left')
         os.unlink(os.path.join(files.folder, 'hang'))
         assert wrapper.reload(60)[0] == 0
 
 
 def test_renderer_that_never_ends(files, binder, port):
     files.write(template([port]))
-    with Wrapper(files, binder.path, MULTIBINDER_RENDER_TIMEOUT='3') as wrapper:
+    # The other renderings have to be done within it, on a machine that is busy, too.
+    with Wrapper(files, binder.path, MULTIBINDER_RENDER_TIMEOUT='10') as wrapper:
         files.write(template([port]) + '<%\nwhile True:\n    pass\n%>\n')
-        status, said = wrapper.reload()
+        status, said = wrapper.reload(60)
         assert status == 1 and files.template in said
         assert ask(port) == 'one'
         files.write(template([port], 'two'))
@@ -227,10 +230,9 @@ def test_renderer_that_leaves_a_child_behind(files, binder, port):
         files.write(template([port], 'two') + '<%\nimport os, time\nif not os.fork():\n    time.sleep(600)\n%>\n')
         assert wrapper.reload() == (0, '')
         assert ask(port) == 'two'
-        for pid in wrapper.processes():
-            with open('/proc/{}/cmdline'.format(pid)) as cmdline:
-                if pid != wrapper.pid and 'wrapper' in cmdline.read().split('\0')[1]:
-                    os.kill(pid, signal.SIGKILL)
+        for pid, words in wrapper.command_lines().items():      # the old haproxy may be about to end
+            if pid != wrapper.pid and 'wrapper' in words[1]:
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_somebody_elses_config_is_not_overwritten(files, binder, port):
@@ -278,7 +280,7 @@ def test_ports_come_and_go(files, binder, port):
             ask(port)
             files.write(template([port], 'two'))
             assert wrapper.reload() == (0, '')
-            assert len(wrapper.haproxies()) == 2
+            until(lambda: len(wrapper.haproxies()) == 2, 'two generations, and no renderer any more')
             assert refused(added)
             assert ask(port) == 'two'
         files.write(template([port, added], 'three'))
@@ -360,5 +362,11 @@ def test_addresses_in_clear_without_a_binder(files, port):
         assert ask(port) == 'one'
         files.write(template([port], 'two'))
         assert wrapper.reload() == (0, '')
-        until(lambda: ask(port) == 'two', 'the new generation answers')
+
+        def answered():
+            try:
+                return ask(port) == 'two'
+            except OSError:
+                return False        # reset with the old generation's socket, which nobody holds here
+        until(answered, 'the new generation answers')
     assert refused(port)

@@ -130,15 +130,16 @@ def test_binder_away_at_a_reload(files, port, path):
     """The reload fails after its deadline and says why; the next one after the binder's return works."""
     files.write(template([port]))
     binder = path.start()
-    with Wrapper(files, path.path, MULTIBINDER_BINDER_TIMEOUT='2') as wrapper:
+    # A binder that is there has to answer within it, on a machine that is busy, too.
+    with Wrapper(files, path.path, MULTIBINDER_BINDER_TIMEOUT='10') as wrapper:
         pid = wrapper.serving()
         inode = inode_of(pid, 3)
         binder.stop()
         wrapper.wait_for('has gone')
         files.write(template([port], 'two'))
-        status, said = wrapper.reload()
+        status, said = wrapper.reload(60)
         assert status == 1
-        assert 'cannot reach the binder on {}'.format(path.path) in said and 'given up after 2 s' in said
+        assert 'cannot reach the binder on {}'.format(path.path) in said and 'given up after 10 s' in said
         assert ask(port) == 'one'
         assert wrapper.serving() == pid
         binder = path.start()
@@ -205,7 +206,7 @@ def test_binder_re_executed(files, port):
             binder.wait_for('Listening for binds on control socket')
             assert wrapper.reload() == (0, '')
             assert inode_of(wrapper.serving(), 3) == inode
-            assert 'has gone' not in wrapper.output
+        assert 'has gone' not in wrapper.output     # all of it has been read only now
 
 
 def test_the_binder_moves(files, port):

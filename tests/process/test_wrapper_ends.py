@@ -113,12 +113,23 @@ def test_stop_that_leaves(files, binder, port):
     files.write(template([port]))
     first = Wrapper(files, binder.path, MULTIBINDER_ON_STOP='leave')
     first.wait_for(' serves')
+    workers = children_of(first.serving())
+    listener = os.readlink('/proc/{}/fd/3'.format(first.serving()))
+
+    def accepts(pid):
+        try:
+            return os.readlink('/proc/{}/fd/3'.format(pid)) == listener
+        except OSError:
+            return False
     with socket.create_connection(('127.0.0.1', port)) as slow:
         slow.sendall(b'GET / HTTP/1.0\r\n')
         ask(port)
+        assert any(accepts(pid) for pid in workers)
         first.kill(signal.SIGTERM)
         assert first.process.wait(DEADLINE) == 0
         assert first.processes()
+        # It was told to finish and nobody waited: until it has taken notice it answers new clients, too.
+        until(lambda: not any(accepts(pid) for pid in workers), 'the old generation accepts no more')
         files.write(template([port], 'two'))
         with Wrapper(files, binder.path):
             assert ask(port) == 'two'
@@ -186,12 +197,15 @@ def test_generation_dies_while_the_next_one_starts(files, binder, port):
     files.write(template([port]))
     with Wrapper(files, binder.path, haproxy=slow_stand_in(files)) as wrapper:
         old = wrapper.serving()
+        workers = children_of(old)
         os.unlink(os.path.join(files.folder, 'gate'))
         files.write(template([port], 'two'))
         wrapper.kill(signal.SIGUSR2)
         held = wait_at_gate(files)
         os.kill(old, signal.SIGKILL)
         until(lambda: not os.path.exists('/proc/{}'.format(old)), 'the old generation is reaped')
+        # They end when they see that their master has gone, and accept until then.
+        until(lambda: not set(workers) & set(wrapper.processes()), 'its workers have ended')
         os.close(held)
         assert wrapper.outcome() == (0, '')
         assert ask(port) == 'two'

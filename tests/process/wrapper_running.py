@@ -156,7 +156,10 @@ class Wrapper(Running):
             if kind is not None:
                 sys.stderr.write('the wrapper wrote:\n' + self.output)
             for pid in self.processes():
-                os.kill(pid, signal.SIGKILL)
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass        # it was about to end
 
     def processes(self):
         """Return the PIDs of all that descends from this wrapper: the mark is in their environment."""
@@ -171,6 +174,26 @@ class Wrapper(Running):
                 except OSError:
                     continue
         return found
+
+    def command_lines(self):
+        """Return {PID: words} of all that descends from this wrapper, without those that have just ended."""
+        found = {}
+        for pid in self.processes():
+            try:
+                with open('/proc/{}/cmdline'.format(pid), errors='surrogateescape') as file:
+                    words = file.read().split('\0')[:-1]
+            except OSError:
+                continue
+            if words:       # none is what a zombie has
+                found[pid] = words
+        return found
+
+    def descriptors(self):
+        """Return the wrapper's descriptors once it has done with all that has happened so far. It opens a file when
+        it writes its state, which is a moment after it says that a generation serves, or has reaped one: only then
+        does it answer who waits for an outcome."""
+        self.outcome()
+        return Running.descriptors(self)
 
     def reload(self, seconds=DEADLINE):
         """Ask for a reload and wait for its outcome; return (status, reason)."""

@@ -110,9 +110,10 @@ def test_names_of_the_scope(tmpdir):
 
 
 def test_a_deadline(tmpdir):
+    render_text(tmpdir, 'a\n')      # loads the engine, which is not to be what takes the time
     with pytest.raises(TemplateError) as caught:
-        render_text(tmpdir, 'a\n<% 1000000000000.times do |i| %>\n<% x = i %><% end %>', deadline=0.2)
-    assert 'longer than 0.2 seconds' in caught.value.reason and caught.value.line in (2, 3)
+        render_text(tmpdir, 'a\n<% 1000000000000.times do |i| %>\n<% x = i %><% end %>', deadline=1)
+    assert 'longer than 1 seconds' in caught.value.reason and caught.value.line in (2, 3)
 
 
 def test_large_templates(tmpdir):

@@ -1,5 +1,6 @@
 """HAProxy's exchange of listeners: both sides against each other, and against peers that break it."""
 
+import gc
 import os
 import select
 import socket
@@ -13,7 +14,11 @@ from multibinder.endpoint import Endpoint
 from multibinder.errors import Error, ProtocolError
 
 
+DEADLINE = 20.0
+
+
 def descriptors():
+    gc.collect()        # what earlier tests have left is not to be closed while we count
     return len(os.listdir('/proc/self/fd'))
 
 
@@ -21,8 +26,8 @@ def descriptors():
 def pair():
     before = descriptors()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    ours.settimeout(5)
-    theirs.settimeout(5)
+    ours.settimeout(DEADLINE)
+    theirs.settimeout(DEADLINE)
     yield ours, theirs
     ours.close()
     theirs.close()
@@ -43,7 +48,7 @@ def test_both_sides(pair, count):
                         b'ns%d' % (number % 3) if number % 2 else b'', b'eth0' if number % 5 == 0 else b'', number)
         for number in range(count)]
     inodes = [os.fstat(one.fd).st_ino for one in listeners]
-    serving = in_background(getsocks.serve, theirs, listeners)
+    serving = in_background(getsocks.serve, theirs, listeners, DEADLINE)
     found = getsocks.receive(ours)
     serving.join()
     assert [os.fstat(one.fd).st_ino for one in found] == inodes, 'told by what is behind them'
@@ -134,7 +139,7 @@ def test_an_offer_comes_and_goes(tmp_path):
         getsocks.Offer(path, [getsocks.Handed(os.dup(0))])
     assert 'Address already in use' in str(caught.value) and os.path.exists(path)
     for taken in (1, 2):
-        accepting = in_background(lambda: select.select([offer], [], [], 5) and offer.accept())
+        accepting = in_background(lambda: select.select([offer], [], [], DEADLINE) and offer.accept())
         found = getsocks.ask(path)
         accepting.join()
         assert [(one.interface, one.options) for one in found] == [(b'lo', 5)] and offer.taken == taken

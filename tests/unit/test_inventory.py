@@ -93,7 +93,7 @@ def test_closing_takes_the_socket_out_of_listen_for_every_copy():
         close_listener(endpoint, sock)
         assert not is_listening(copy)
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(('127.0.0.1', port), 5)
+            socket.create_connection(('127.0.0.1', port), 20)
 
 
 def test_a_unix_listener_closes_with_its_file_but_not_with_somebody_elses(tmp_path):
