@@ -7,15 +7,15 @@ a fresh socket of the right family, bound to no address.
 """
 
 import os
-import re
 import socket
 
 from multibinder.errors import ConfigFileError, reason_of
-from multibinder.haproxy import process
+from multibinder.haproxy.child import capture
+from multibinder.pattern import Pattern
 
 # "[/etc/haproxy/foo.cfg:12]", and since 2.8 also "config : [/…:12]" in lists of several places
-_PLACE = re.compile(r'\[([^\[\]]+?):(\d+)\]')
-_DEFAULT_PATH = re.compile(r'^(\s*default-path\s+)(config|parent)(\s*(?:#.*)?)$')
+_PLACE = Pattern(r'\[([^\[\]]+?):(\d+)\]')
+_DEFAULT_PATH = Pattern(r'^(\s*default-path\s+)(config|parent)(\s*(?:#.*)?)$')
 CHECK_SECONDS = 120.0
 
 
@@ -46,7 +46,7 @@ def check(command, sources, texts, rendered, deadline=CHECK_SECONDS):
                 replaced[source.config] = replaced[source.template] = path
             sockets = [unbound(endpoint) for endpoint in rendered.endpoints]
             fds = rendered.layout.place([sock.fileno() for sock in sockets])
-            status, output = process.capture(command.checking(replaced), deadline, fds)
+            status, output = capture(command.checking(replaced), deadline, fds)
             words = output.decode('utf-8', 'surrogateescape')
             for source in sources:
                 words = words.replace(replaced[source.config], source.config)

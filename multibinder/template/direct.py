@@ -10,24 +10,25 @@ import builtins
 import re
 import types
 
+from multibinder.pattern import Pattern
 from multibinder.template import tokens
 from multibinder.template.deadline import Late
 from multibinder.template.sink import OUTPUT_MAX
 from multibinder.template.text import text_of
 
 # Words that mean something in Mako's generated function, or that show how this one is made.
-_MAKO_WORDS = re.compile(
+_MAKO_WORDS = Pattern(
     r'\b(?:context|local|self|parent|next|caller|loop|capture|pageargs|UNDEFINED|STOP_RENDERING|runtime|filters|cache|'
     r'locals|globals|vars|dir|exec|eval|global|nonlocal|return|yield|await|async|__\w+|_import_ns|mb_\w+)\b')
 _KINDS = (tokens.TEXT, tokens.EXPRESSION, tokens.CONTROL, tokens.CODE)
 FILE_NAME = '<template>'
 # The blocks of control lines, and what may stand between their beginning and their end.
 _BLOCKS = {'for': ('else',), 'if': ('elif', 'else'), 'while': (), 'try': ('except', 'finally'), 'with': ()}
-_ATTRIBUTE = re.compile(r'\.[^\W\d]\w*')
+_ATTRIBUTE = Pattern(r'\.[^\W\d]\w*')
 _ARGUMENT = r'''(?:\w+ ?= ?)?(?:\w+|'[^'\\\n]*'|"[^"\\\n]*")'''
-_SIMPLE_CALL = re.compile(r' *\w+\((?:{0}(?:, *{0})*)?\) *\Z'.format(_ARGUMENT))
+_SIMPLE_CALL = Pattern(r' *\w+\((?:{0}(?:, *{0})*)?\) *\Z'.format(_ARGUMENT))
 # A bind with its words written out, the most frequent expression by far: it needs no compiling.
-_WRITTEN_OUT = re.compile(
+_WRITTEN_OUT = Pattern(
     r'''[ ]*(bind_tcp|bind_unix)\([ ]*(?:'([^'\\\n]*)'|"([^"\\\n]*)")(?:[ ]*,[ ]*(0|[1-9]\d{0,4}))?[ ]*\)[ ]*\Z''')
 
 

@@ -2,12 +2,13 @@
 
 import ast
 import builtins
-import re
+
+from multibinder.pattern import Pattern
 
 ANY = '*'       # stands in a set of names for those of a namespace that is imported as a whole
 # What has to stand before a control line, for it to be a statement.
 _HEADS = {'else': 'if x: pass\n', 'elif': 'if x: pass\n', 'except': 'try: pass\n', 'finally': 'try: pass\n'}
-_WORD = re.compile(r'[A-Za-z_]\w*')
+_WORD = Pattern(r'[A-Za-z_]\w*')
 
 
 def parses(code):

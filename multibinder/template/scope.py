@@ -5,17 +5,17 @@ engines'; what an endpoint may be is `multibinder.endpoint`'s.
 """
 
 import os
-import re
 
 from multibinder.endpoint import Endpoint
 from multibinder.errors import EndpointError, TemplateError
+from multibinder.pattern import Pattern
 from multibinder.template.source import FIRST_FD, bare_name, in_comment
 
 # What Mako itself puts into every template.
 MAKO_NAMES = ('context', 'local', 'self', 'parent', 'next', 'caller', 'loop', 'capture', 'pageargs', 'UNDEFINED',
               'STOP_RENDERING')
 NAMES = ('bind_tcp', 'bind_unix', 'env', 'ENV', 'hostname', 'instance', 'cpu_count')
-_DESCRIPTOR = re.compile(r'fd@(\d+)')
+_DESCRIPTOR = Pattern(r'fd@(\d+)')
 
 
 class BindRefused(Exception):

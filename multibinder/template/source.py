@@ -8,11 +8,12 @@ import os
 import re
 
 from multibinder.errors import TemplateError, reason_of
+from multibinder.pattern import Pattern
 
 FIRST_FD = 3                    # the first number that is not stdin, stdout or stderr
 ENDINGS = ('.tmpl', '.erb', '.mb')
 # HAProxy's configuration manual, section 2.2: a backslash, strong and weak quotes, a comment.
-_WORDS = re.compile(r'''\\.|'([^']*)('|\Z)|"(?:[^"\\]|\\.)*("|\Z)|(\#)''', re.S)
+_WORDS = Pattern(r'''\\.|'([^']*)('|\Z)|"(?:[^"\\]|\\.)*("|\Z)|(\#)''', re.S)
 SYSTEM_DIRECTORY = '/etc/haproxy'
 SIZE_MAX = 64 * 1024 * 1024     # bytes: no config is larger, and a device node never ends
 

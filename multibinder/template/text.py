@@ -2,8 +2,10 @@
 
 import re
 
+from multibinder.pattern import Pattern
+
 # What Python shows of an object that has no text of its own, a generator for one.
-_NO_TEXT = re.compile(r'<.* at 0x[0-9a-f]+>', re.S)
+_NO_TEXT = Pattern(r'<.* at 0x[0-9a-f]+>', re.S)
 
 
 class NotText(Exception):

@@ -17,6 +17,7 @@ Where the two clash HAProxy wins:
 
 import re
 
+from multibinder.pattern import Pattern
 from multibinder.template.scope import MAKO_NAMES
 from multibinder.template.source import where_in_line
 
@@ -31,18 +32,20 @@ TAG_END = 'tag end'     # keyword
 TAGS = ('include', 'namespace', 'def', 'block', 'inherit', 'page', 'text', 'doc', 'call')
 CONTROLS = 'for|if|while|try|with|else|elif|except|finally'
 
-_NEXT = re.compile(r'\$\{|</?%|^[ \t]*(?:%|##)|\\\r?\n', re.M)
-_HAPROXY = re.compile(r'\$\{([A-Za-z_][A-Za-z0-9_]*)(\}|\[\*\](?::?-[^}\n]*)?\}|:?-[^}\n]*\})|\$\{[0-9]+\}')
-_CONTROL = re.compile(r'[ \t]*%[ \t]*((end)?(' + CONTROLS + r')\b(?:\\\r?\n|[^\r\n]|\r(?!\n))*)(?:\r?\n|\Z)')
-_LINE = re.compile(r'[^\n]*(?:\n|\Z)')
-_TAG = re.compile(r'''<%(\w+(?:[:.]\w+)*)((?:\s*(?:,\s*)?\w+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*(/?)>''')
-_ATTRIBUTE = re.compile(r'''(\w+)\s*=\s*(?:"([^"]*)"|'([^']*)')''')
-_TAG_END = re.compile(r'</%[ \t]*([^\s>]+)[ \t]*>')
-_TAG_WORD = re.compile(r'<%(\w+)')
-_INSIDE = re.compile(r'''#[^\n]*|("""|\'\'\'|"|')(?:[^\\]|\\.)*?\1|[{}()\[\]|]|%>''', re.S)
-_CONSTRUCT = re.compile(r'\$\{[^}]*\}|<%.*?%>')
-_ODD = re.compile('[\udc80-\udcff]')
-_SETENV = re.compile(r'^[ \t]*(?:pre)?setenv[ \t]+"?(\w+)', re.M)
+_NEXT = Pattern(r'\$\{|</?%|^[ \t]*(?:%|##)|\\\r?\n', re.M)
+_HAPROXY = Pattern(r'\$\{([A-Za-z_][A-Za-z0-9_]*)(\}|\[\*\](?::?-[^}\n]*)?\}|:?-[^}\n]*\})|\$\{[0-9]+\}')
+# ${name(...)} on one line, with nothing nested, no comment, filter, escape or odd byte: it ends where it seems to.
+_CALL = Pattern(r'''\$\{( *\w+\((?:[\w.,:=/@ -]|'[ -&(-[\]-~]*'|"[ !#-[\]-~]*")*\) *)\}''')
+_CONTROL = Pattern(r'[ \t]*%[ \t]*((end)?(' + CONTROLS + r')\b(?:\\\r?\n|[^\r\n]|\r(?!\n))*)(?:\r?\n|\Z)')
+_LINE = Pattern(r'[^\n]*(?:\n|\Z)')
+_TAG = Pattern(r'''<%(\w+(?:[:.]\w+)*)((?:\s*(?:,\s*)?\w+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*(/?)>''')
+_ATTRIBUTE = Pattern(r'''(\w+)\s*=\s*(?:"([^"]*)"|'([^']*)')''')
+_TAG_END = Pattern(r'</%[ \t]*([^\s>]+)[ \t]*>')
+_TAG_WORD = Pattern(r'<%(\w+)')
+_INSIDE = Pattern(r'''#[^\n]*|("""|\'\'\'|"|')(?:[^\\]|\\.)*?\1|[{}()\[\]|]|%>''', re.S)
+_CONSTRUCT = Pattern(r'\$\{[^}]*\}|<%.*?%>')
+_ODD = Pattern('[\udc80-\udcff]')
+_SETENV = Pattern(r'^[ \t]*(?:pre)?setenv[ \t]+"?(\w+)', re.M)
 OPENING = '([{'
 
 
@@ -112,6 +115,12 @@ class Scanner(object):
     # -- ${...}
 
     def _expression(self, start, found):
+        call = _CALL.match(self.text, start)
+        if call and not self._outside(start):
+            self._text_until(start)
+            self.tokens.append((EXPRESSION, self.line_at(start), call.group(1), ''))
+            self.start = self.position = call.end()
+            return
         haproxy = _HAPROXY.match(self.text, start)
         if haproxy:
             name = haproxy.group(1)
