@@ -5,6 +5,7 @@ of who wants it, nor of how it travels, and opens nothing: that is `listening`. 
 tcp(7), unix(7); for `haproxy_address` HAProxy's configuration manual, section 5.1.
 """
 
+import functools
 import os
 import socket
 import sys
@@ -175,11 +176,8 @@ class Endpoint(object):
             return socket.AF_UNIX
         return socket.AF_INET6 if ':' in self.address else socket.AF_INET
 
-    def _identity(self):
-        return (self.kind, self.address, self.port, self.options.get('interface'))
-
     def __eq__(self, other):
-        return isinstance(other, Endpoint) and self._identity() == other._identity()
+        return isinstance(other, Endpoint) and self.name == other.name      # the identity, printed
 
     def __ne__(self, other):
         return not self == other
@@ -200,6 +198,11 @@ class Endpoint(object):
 def _canonical_address(address):
     if not isinstance(address, str):
         raise EndpointError('address {!r} is no text'.format(address))
+    return _canonical_text(address)
+
+
+@functools.lru_cache(maxsize=32)        # of a thousand endpoints most share a few addresses
+def _canonical_text(address):
     if address in ('', '*'):
         return '0.0.0.0'
     if address == 'localhost':

@@ -5,6 +5,7 @@ for closing it. Who wants it is not known here. Sources: ip(7), ipv6(7), tcp(7),
 listen(2).
 """
 
+import errno
 import grp
 import os
 import pwd
@@ -46,7 +47,20 @@ def open_listener(endpoint):
         if isinstance(error, BindError):
             raise
         reason = reason_of(error) if isinstance(error, OSError) else 'no such user or group: {}'.format(error)
-        raise BindError('cannot bind {}: {}'.format(endpoint, reason)) from None
+        raise BindError('cannot bind {}: {}{}'.format(endpoint, reason, _way_out(endpoint, error))) from None
+
+
+def _way_out(endpoint, error):
+    """Return what helps where a TCP address is refused (str), in brackets, or ''."""
+    if endpoint.kind != 'tcp' or not isinstance(error, OSError):
+        return ''
+    if error.errno == errno.EADDRNOTAVAIL:
+        return ' (no interface of this host has it now; the option freebind binds it all the same)'
+    if error.errno != errno.EADDRINUSE:
+        return ''
+    if endpoint.address == '::' and not endpoint.options.get('v6only'):
+        return ' (without the option v6only it is the IPv4 port, too; "ss -ltnp" shows who has either)'
+    return ' ("ss -ltnp" shows by whom; "multibinderctl adopt" takes it over from a process that serves)'
 
 
 def listen(endpoint, sock):

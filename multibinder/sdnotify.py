@@ -1,20 +1,17 @@
 """The systemd side: telling it our state, giving it descriptors to keep, taking them back.
 
-Responsible for the datagrams of sd_notify(3), for LISTEN_FDS of sd_listen_fds(3), and for the receiving
-end that a supervisor offers to its own children. It decides nothing about what is told.
+Responsible for the datagrams of sd_notify(3) and for LISTEN_FDS of sd_listen_fds(3). It decides nothing
+about what is told.
 """
 
 import array
 import fcntl
 import os
 import socket
-import struct
 
 # PID 1 is asked to have read everything before we go on: it may be busy, but never this long.
 BARRIER_SECONDS = 5.0
 LISTEN_FDS_START = 3        # sd_listen_fds(3): SD_LISTEN_FDS_START
-_DATAGRAM_MAX = 65536
-_CREDENTIALS = struct.Struct('3i')      # unix(7): struct ucred is pid, uid, gid
 
 
 def notify(*assignments, **kwargs):
@@ -79,46 +76,3 @@ def listen_fds():
             continue
         passed.append((fd, names[index] if index < len(names) else ''))
     return passed
-
-
-class NotifySocket(object):
-    """The receiving side of sd_notify, for children that are to tell us, and not systemd, their state.
-
-    An abstract name that the kernel chose: no file is left behind. Each datagram carries its sender's
-    PID, since anybody on this network namespace may send.
-    """
-
-    def __init__(self):
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._sock.bind('')     # unix(7): autobind
-        name = self._sock.getsockname()
-        name = name if isinstance(name, bytes) else name.encode('utf-8', 'surrogateescape')
-        self.address = '@' + name[1:].decode('ascii')   # what goes into a child's NOTIFY_SOCKET
-
-    def fileno(self):
-        return self._sock.fileno()
-
-    def close(self):
-        self._sock.close()
-
-    def receive(self):
-        """Return what has arrived, a list of (pid, dict of assignments), without waiting. Descriptors
-        that came along are closed: a child has none to give."""
-        arrived = []
-        while True:
-            try:
-                data, ancillary, _, _ = self._sock.recvmsg(
-                    _DATAGRAM_MAX, socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(4 * 253),
-                    getattr(socket, 'MSG_CMSG_CLOEXEC', 0x40000000))
-            except BlockingIOError:
-                return arrived
-            pid = 0
-            for level, kind, payload in ancillary:
-                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-                    pid = _CREDENTIALS.unpack_from(payload)[0]
-                elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                    for (fd,) in struct.iter_unpack('i', payload[:len(payload) // 4 * 4]):
-                        os.close(fd)
-            lines = data.decode('utf-8', 'replace').split('\n')
-            arrived.append((pid, dict(line.split('=', 1) for line in lines if '=' in line)))

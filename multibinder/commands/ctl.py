@@ -127,7 +127,8 @@ def _release(binder, arguments):
         if outcome == 'unknown':
             failed.append('cannot release {}: the binder does not hold it'.format(endpoint))
         elif outcome == 'claimed':
-            failed.append('cannot close {}: it is still leased, see multibinderctl list'.format(endpoint))
+            failed.append('cannot close {}: it is still leased; stop what "multibinderctl list" shows beside it'.format(
+                endpoint))
         else:
             print('{} released'.format(endpoint))
     if failed:

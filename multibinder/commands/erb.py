@@ -94,7 +94,7 @@ def _write(configs, texts):
 
 
 def _become(words, fds):
-    """Run `words` in this process, with the descriptors `fds` (see process.spawn) and no others."""
+    """Run `words` in this process, with the descriptors `fds` (see Child.become) and no others."""
     place(fds)
     process.restore_descriptor_limit()
     reset_signals()

@@ -12,7 +12,7 @@ from multibinder import log
 from multibinder.errors import HaproxyError, TemplateError
 from multibinder.haproxy import check, process, rendering
 from multibinder.haproxy.config import MARK, Pidfile, RenderedConfig, last_line
-from multibinder.haproxy.generation import Generation
+from multibinder.haproxy.generation import Generation, child_to_be
 from multibinder.haproxy.instance import Source, no_template, source_of
 from multibinder.haproxy.loop import wait_for
 from multibinder.haproxy.proof import CommandLine
@@ -61,7 +61,8 @@ def launch(loop, number, name, command, binary, listeners, runtime, settings, le
         if sources[0].template is None:
             return (yield from _launch_plain(loop, number, command, binary, listeners, runtime, settings, left))
         configs = [RenderedConfig(source.config, source.template) for source in sources]
-        version, rendered = yield from _render(loop, sources, configs, name, listeners is None, binary, settings, undo)
+        version, child, rendered = yield from _render(loop, sources, configs, name, listeners is None, binary,
+                                                      settings, undo)
         _say_notes(command, version, number)
 
         claim = None
@@ -76,7 +77,7 @@ def launch(loop, number, name, command, binary, listeners, runtime, settings, le
             config.install()
             undo.callback(config.restore)
 
-        generation = _start(loop, number, version, command, sources, rendered, fds, runtime)
+        generation = _start(loop, number, version, child, command, sources, rendered, fds, runtime)
         try:
             yield from _proved(generation, rendered, settings)
         except GeneratorExit:
@@ -95,9 +96,11 @@ def _launch_plain(loop, number, command, binary, listeners, runtime, settings, l
     version = binary.version()
     _say_notes(command, version, number)
     with contextlib.ExitStack() as undo:
+        child = child_to_be()
+        undo.callback(child.close)
         undo.callback(Pidfile(command.pidfile).restore)
         generation, claim, unheld = yield from plain.launch(
-            loop, number, version, command, listeners, runtime,
+            loop, number, version, child, command, listeners, runtime,
             lambda generation: _proved(generation, Rendered([], [], {}), settings), left)
         undo.pop_all()
         return Launched(generation, [], claim, unheld)
@@ -110,13 +113,16 @@ def _say_notes(command, version, number):
 
 
 def _render(loop, sources, configs, name, clear, binary, settings, undo):
-    """Let a child render, and ask haproxy for its version meanwhile: return (Version, Rendered)."""
+    """Let a child render. Meanwhile ask haproxy for its version, and fork what is to become haproxy: return
+    (Version, Child, Rendered)."""
     job = rendering.Job(sources, configs, name, clear, deadline=settings.render_timeout)
     for config in configs:
         undo.callback(config.discard)
     loop.on_exit(job.pid, job.ended)
     loop.watch(job, job.read)
     try:
+        child = child_to_be()
+        undo.callback(child.close)
         version = binary.version()
         # The renderer minds its deadline itself and says which template; ours is for one that cannot.
         if not (yield from wait_for(lambda: job.done, settings.render_timeout * len(sources) + 2.0)):
@@ -133,17 +139,16 @@ def _render(loop, sources, configs, name, clear, binary, settings, undo):
     if clear and rendered.endpoints:
         log.warning('MULTIBINDER_SOCK is set to the empty string: haproxy binds its addresses itself, and a '
                     'restart loses connections')
-    return version, rendered
+    return version, child, rendered
 
 
-def _start(loop, number, version, command, sources, rendered, fds, runtime):
-    command_line = CommandLine(version, runtime.file('cli.{}'.format(number)),
-                               runtime.file('proof.{}.cfg'.format(number)))
+def _start(loop, number, version, child, command, sources, rendered, fds, runtime):
+    command_line = CommandLine(version, runtime, number)
     try:
         words = command.supervised(version, {source.template: source.config for source in sources},
                                    command_line.words(rendered.layout.ours))
-        placed = rendered.layout.place(fds, command_line.listener.fileno())
-        return Generation(loop, number, version, words, placed, command_line)
+        placed = rendered.layout.place(fds, command_line.fds())
+        return Generation(loop, number, version, child, words, placed, command_line)
     except BaseException:
         command_line.close()
         raise

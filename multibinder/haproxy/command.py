@@ -10,6 +10,7 @@ import re
 
 from multibinder.errors import HaproxyError, UsageError
 from multibinder.haproxy import process
+from multibinder.haproxy.child import capture
 
 # The first letter decides in haproxy's own parser whether the next word is the option's value.
 _WITH_VALUE = 'CLNSfmnpx'
@@ -90,7 +91,7 @@ class Binary(object):
         return self._version
 
     def _ask(self):
-        status, output = process.capture(self._prefix + ['-vv'], VERSION_SECONDS)
+        status, output = capture(self._prefix + ['-vv'], VERSION_SECONDS)
         text = output.decode('utf-8', 'replace')
         version = parse_version(text)
         if version is None:

@@ -9,8 +9,9 @@ import signal
 import time
 from collections import deque
 
-from multibinder import log, sdnotify
+from multibinder import log
 from multibinder.haproxy import process
+from multibinder.haproxy.child import Child
 
 TAIL_LINES = 60
 LINE_MAX = 65536
@@ -19,6 +20,9 @@ READS_AT_ONCE = 16      # a haproxy that logs to stderr must not keep its superv
 # lived for so long with a worker. From 1.8 on only an answer counts.
 SETTLED_SECONDS = 2.0
 
+# What a master says, as an alert, when its worker has ended before it could be asked whether it still
+# accepts: the question is ours, and this is one of its answers.
+_UNANSWERED = 'socketpair: Cannot transfer the fd'
 _PRIORITIES = (('[ALERT]', log.error), ('[EMERG]', log.error), ('[WARNING]', log.warning))
 
 
@@ -30,9 +34,10 @@ class Generation(object):
     `hurried` when it was told to end at once; `tail` its last lines on stderr (deque of str).
     """
 
-    def __init__(self, loop, number, version, words, fds, command_line):
-        """Start haproxy with `words` (list of str) and the descriptors `fds` (a dict, see process.spawn),
-        which stay the caller's; `command_line` (a CommandLine) becomes its own. Raises HaproxyError."""
+    def __init__(self, loop, number, version, child, words, fds, command_line):
+        """Let `child` (a Child, the caller's until this returns) become haproxy, with `words` (list of str)
+        and the descriptors `fds` (a dict, see Child.become), which stay the caller's; `command_line` (a
+        CommandLine) becomes its own. Raises HaproxyError."""
         self.number = number
         self.version = version
         self.status = None
@@ -41,9 +46,8 @@ class Generation(object):
         self.tail = deque(maxlen=TAIL_LINES)
         self._loop = loop
         self._command_line = command_line
-        self._question = command_line.proof
-        self._notified = None if version.answers_early else True    # None: READY=1 is still to come
-        self._notify = sdnotify.NotifySocket() if version.answers_early else None
+        self._question = command_line.proof     # whether it serves, and once it is retired whether it accepts
+        self._master = command_line.master
         self._served = False
         self._quiet = False
         self._workers = []
@@ -53,26 +57,20 @@ class Generation(object):
         self._stderr, writer = os.pipe()
         try:
             os.set_blocking(self._stderr, False)
-            # SIGUSR1 lets haproxy finish what it serves when this process is killed.
-            environ = process.environment()
-            if self._notify is not None:
-                environ['NOTIFY_SOCKET'] = self._notify.address
-            self.pid = process.spawn(words, fds, stderr=writer, death_signal=signal.SIGUSR1, group=True,
-                                     environ=environ)
+            child.become(words, fds, stderr=writer)
         except BaseException:
             os.close(self._stderr)
-            if self._notify is not None:
-                self._notify.close()
             raise
         finally:
             os.close(writer)
+        self.pid = child.pid
         self.started = time.monotonic()
         command_line.inherited()
         loop.on_exit(self.pid, self._ended)
         loop.watch(self._stderr, self._read_stderr)
         loop.watch(self._question, self._read_answer)
-        if self._notify is not None:
-            loop.watch(self._notify, self._read_notify)
+        if self._master is not None:
+            loop.watch(self._master, self._read_master)
 
     def __str__(self):
         return 'generation {} (haproxy {}, PID {})'.format(self.number, self.version.text, self.pid)
@@ -85,13 +83,25 @@ class Generation(object):
     def ready(self):
         """Whether it is proved to serve. Before 1.8 a process that has lived with a worker for
         SETTLED_SECONDS counts, too."""
-        return self.alive and (self._served or not self.version.has_master and self._settled())
+        return self.alive and (self._served or not self.version.has_master and self._has_lived())
+
+    @property
+    def settled(self):
+        """Whether its master has come to answer, too, or it has ended. From 2.5 to 3.0 that is a moment after
+        the worker: the master executes itself once more, and a signal that it gets meanwhile may be lost."""
+        return self._master is None or self._master.answered
 
     @property
     def refused(self):
         """What came in place of the worker's answer (str), or None."""
-        if self.version.has_master and self._notified and self._question.closed and not self._served:
+        if not self.version.has_master or self._served:
+            return None
+        if self._question.closed:
             return self._question.words
+        # Of a worker that is gone, in a master that stays. From 3.1 on it says the same of one that is to come.
+        if self._master is not None and self._master.closed and not self._master.served \
+                and not self.version.answers_early:
+            return self._master.words
         return None
 
     @property
@@ -115,7 +125,7 @@ class Generation(object):
         if self.retired is None:
             self.retired = time.monotonic()
         self._signal(signal.SIGUSR1)
-        if self.alive:
+        if self.alive and self.settled:
             self._ask()
 
     def hurry(self):
@@ -164,7 +174,7 @@ class Generation(object):
     def _find_workers(self):
         return process.children_of(self.pid)
 
-    def _settled(self):
+    def _has_lived(self):
         if time.monotonic() < self.started + SETTLED_SECONDS:
             return False
         self._workers = self._find_workers()
@@ -197,29 +207,21 @@ class Generation(object):
         if self._partial:
             self._said(self._partial)
             self._partial = b''
-        self._stop_listening()
         self._stop_asking()
         self._command_line.close()
 
-    def _read_notify(self):
-        """haproxy says how it is. From 3.1 on READY=1 comes when the worker has said so to the master, and
-        only then does the master know whom to pass a question on to."""
-        for pid, assignments in self._notify.receive():
-            if pid == self.pid and assignments.get('READY') == '1':
-                self._notified = True
-        if self._notified:
-            self._stop_listening()
-            if not self._served and self.retired is None:
-                self._ask()
-
-    def _stop_listening(self):
-        if self._notify is not None:
-            self._loop.forget(self._notify)
-            self._notify.close()
-            self._notify = None
+    def _read_master(self):
+        before = self.settled
+        if self._master.read():
+            self._loop.forget(self._master)
+        if not before and self.hurried is not None:
+            self.hurry()
+        elif not before and self.retired is not None:
+            self.retire()
 
     def _ask(self):
-        self._stop_asking()
+        self._loop.forget(self._question)
+        self._question.close()
         try:
             self._question = self._command_line.ask()
         except OSError:
@@ -228,8 +230,10 @@ class Generation(object):
             self._loop.watch(self._question, self._read_answer)
 
     def _stop_asking(self):
-        self._loop.forget(self._question)
-        self._question.close()
+        for question in (self._question, self._master):
+            if question is not None:
+                self._loop.forget(question)
+                question.close()
 
     def _read_answer(self):
         if not self._question.read() and not self._question.served:
@@ -237,8 +241,8 @@ class Generation(object):
         if self.retired is None:
             self._served = self._served or self._question.served
             if self._served:
-                self._stop_asking()
-                self._stop_listening()
+                self._loop.forget(self._question)
+                self._question.close()
             elif self._question.closed:
                 self._loop.forget(self._question)
         elif self._question.closed:
@@ -274,11 +278,19 @@ class Generation(object):
         if not text:
             return
         self.tail.append(text)
+        if self.retired is not None and _UNANSWERED in text:
+            return
         for mark, write in _PRIORITIES:
             if text.startswith(mark):
                 write(text)
                 return
         log.info(text)
+
+
+def child_to_be():
+    """Return a Child, the caller's, that a Generation can let become haproxy: the kernel lets it finish
+    what it serves (SIGUSR1) when this process is killed."""
+    return Child(death_signal=signal.SIGUSR1, group=True)
 
 
 def _kill(pid, number):

@@ -10,7 +10,7 @@ from multibinder.errors import ConfigFileError, TemplateError, UsageError
 TEMPLATE_ENDINGS = ('.tmpl', '.erb', '.mb')
 CONFIG_DIRECTORY = '/etc/haproxy'
 RUNTIME_PREFIX = '/run/haproxy-multi-'
-_OF_GENERATIONS = ('cli', 'proof', 'listeners')
+_OF_GENERATIONS = ('cli', 'worker')
 
 
 class Source(object):

@@ -18,8 +18,8 @@ _DESCRIPTOR = re.compile(r'fd@(\d+)')
 
 
 class Layout(object):
-    """Numbers for `count` listeners and the one socket that is ours: `listeners` is the first number of
-    the former, which follow each other, `ours` the number of the latter."""
+    """Numbers for `count` listeners and the few sockets that are ours: `listeners` is the first number of
+    the former, `ours` of the latter. Both follow each other."""
 
     def __init__(self, count):
         if count > FEW:
@@ -29,11 +29,10 @@ class Layout(object):
             self.listeners = FIRST
             self.ours = FIRST + count
 
-    def place(self, listeners, ours=None):
-        """Return a dict of the number in haproxy to the descriptor here, for `spawn`."""
+    def place(self, listeners, ours=()):
+        """Return a dict of the number in haproxy to the descriptor here, as Child.become takes it."""
         placed = {self.listeners + index: fd for index, fd in enumerate(listeners)}
-        if ours is not None:
-            placed[self.ours] = ours
+        placed.update((self.ours + index, fd) for index, fd in enumerate(ours))
         return placed
 
 

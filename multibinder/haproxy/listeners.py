@@ -121,7 +121,7 @@ class Listeners(object):
     def _sockets(self, client, others, endpoints):
         """Claim what is not held as asked; what is held has its lease on this connection."""
         # The same endpoint twice is one listener under two numbers; other options are the binder's to judge.
-        wanted = list({(endpoint, str(sorted(endpoint.options.items()))): endpoint
+        wanted = list({(endpoint.name, str(sorted(endpoint.options.items())) if endpoint.options else ''): endpoint
                        for endpoint in endpoints}.values())
         options = {endpoint: endpoint.options for endpoint in self.held}
         asked = []

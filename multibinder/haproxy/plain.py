@@ -21,12 +21,11 @@ from multibinder.client import Client
 from multibinder.endpoint import Endpoint
 from multibinder.errors import Error, HaproxyError, reason_of
 from multibinder.haproxy.generation import Generation
+from multibinder.haproxy.layout import Layout
 from multibinder.haproxy.loop import wait_for
-from multibinder.haproxy.proof import CommandLine
-from multibinder.listening import SO_DOMAIN, queue_of
+from multibinder.haproxy.proof import CommandLine, worker_path
+from multibinder.listening import SO_DOMAIN, listen, queue_of
 
-EXPOSED = 'listeners.{}'     # where a generation hands out its listeners
-FIRST_FD = 3                # the command line's, and behind it the one that exposes
 ASK_SECONDS = 5.0           # for a haproxy that serves to name its listeners
 DRAIN_SECONDS = 1.0         # for the former generation to accept what waits for it
 TICK = 0.01                 # between two looks whether it has: nothing tells
@@ -41,52 +40,9 @@ _unmatched = set()          # endpoints that haproxy does not take over
 _said = set()
 
 
-class ExposingCommandLine(CommandLine):
-    """A command line, and a second socket on which haproxy hands out its listeners, at `exposed` (str)."""
-
-    def __init__(self, version, runtime, number):
-        """Raises HaproxyError."""
-        self.exposed = runtime.file(EXPOSED.format(number))
-        self._expose_config = runtime.file('expose.{}.cfg'.format(number))
-        self._exposing = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        CommandLine.__init__(self, version, runtime.file('cli.{}'.format(number)),
-                             runtime.file('proof.{}.cfg'.format(number)))
-        try:
-            _unlink(self.exposed)
-            mask = os.umask(0o177)
-            try:
-                self._exposing.bind(self.exposed)
-            finally:
-                os.umask(mask)
-            self._exposing.listen(16)
-            with open(self._expose_config, 'w') as config:
-                config.write('# Written by multibinder: here haproxy hands out what it listens on.\n'
-                             'global\n    stats socket fd@{} level operator expose-fd listeners\n'.format(FIRST_FD + 1))
-        except OSError as error:
-            self.close()
-            raise HaproxyError('cannot make a socket for the listeners of haproxy at {}: {}'.format(
-                self.exposed, reason_of(error)))
-
-    def words(self, number):
-        return ['-f', self._expose_config] + CommandLine.words(self, number)
-
-    def placed(self):
-        """Return the descriptors that haproxy inherits, a dict as process.spawn takes it."""
-        return {FIRST_FD: self.listener.fileno(), FIRST_FD + 1: self._exposing.fileno()}
-
-    def inherited(self):
-        CommandLine.inherited(self)
-        self._exposing.close()
-
-    def close(self):
-        CommandLine.close(self)
-        self._exposing.close()
-        _unlink(self.exposed)
-        _unlink(self._expose_config)
-
-
-def launch(loop, number, version, command, listeners, runtime, prove, left):
-    """Launch generation `number` of a plain config: a generator that a loop drives. Returns (Generation,
+def launch(loop, number, version, child, command, listeners, runtime, prove, left):
+    """Let `child` (a Child, the caller's) become generation `number` of a plain config: a generator that a
+    loop drives. Returns (Generation,
     Claim or None, unheld): the last, a list of str, says what the binder cannot hold.
 
     `prove(generation)` is a generator that waits until it serves; `left` as in attempt.launch. Raises an
@@ -117,7 +73,7 @@ def launch(loop, number, version, command, listeners, runtime, prove, left):
         loop.watch(offer, lambda: _serve(offer))
         always.callback(loop.forget, offer)
 
-        generation = _start(loop, number, version, command, runtime, ['-x', offer.path] if offered else [])
+        generation = _start(loop, number, version, child, command, runtime, ['-x', offer.path] if offered else [])
         try:
             yield from prove(generation)
             found = _handed_out(runtime, number)
@@ -145,7 +101,7 @@ def launch(loop, number, version, command, listeners, runtime, prove, left):
 
 def _former_listeners(runtime, number):
     """Return what the former generation accepts on (list of Handed, the caller's), if there is one."""
-    path = runtime.file(EXPOSED.format(number))
+    path = worker_path(runtime, number)
     if not os.path.exists(path):
         return []
     try:
@@ -175,11 +131,12 @@ def _from_binder(client, known):
     return handed
 
 
-def _start(loop, number, version, command, runtime, extra):
-    command_line = ExposingCommandLine(version, runtime, number)
+def _start(loop, number, version, child, command, runtime, extra):
+    command_line = CommandLine(version, runtime, number, exposes=True)
+    layout = Layout(0)
     try:
-        words = command.supervised(version, {}, extra + command_line.words(FIRST_FD))
-        return Generation(loop, number, version, words, command_line.placed(), command_line)
+        words = command.supervised(version, {}, extra + command_line.words(layout.ours))
+        return Generation(loop, number, version, child, words, layout.place((), command_line.fds()), command_line)
     except BaseException:
         command_line.close()
         raise
@@ -194,7 +151,7 @@ def _serve(offer):
 def _handed_out(runtime, number):
     """Return what a generation that serves accepts on (list of Handed, the caller's). Raises Error."""
     try:
-        found = getsocks.ask(runtime.file(EXPOSED.format(number)), ASK_SECONDS)
+        found = getsocks.ask(worker_path(runtime, number), ASK_SECONDS)
     except getsocks.HandsOutNone:
         return []
     # Up to 2.2 it hands out what it has inherited, too: our own sockets.
@@ -292,12 +249,15 @@ def _hold(listeners, claim, borrowed, found, taken):
 
 
 def _keep(listeners, claim, endpoint, fd):
-    """Put a listener into the claim: the very object if it is held already."""
+    """Put a listener into the claim: the very object if it is held already. A new one gets the longest queue:
+    haproxy's own is as long as its maxconn, which a restart under load fills in no time."""
     held = listeners.held.get(endpoint)
     if held is not None and _inode(held.fileno()) == _inode(fd):
         claim.sockets[endpoint] = held
     else:
-        claim.sockets[endpoint] = socket.socket(endpoint.family(), socket.SOCK_STREAM, 0, os.dup(fd))
+        sock = claim.sockets[endpoint] = socket.socket(endpoint.family(), socket.SOCK_STREAM, 0, os.dup(fd))
+        with contextlib.suppress(OSError):
+            listen(endpoint, sock)
 
 
 def _by_address(listeners):

@@ -1,23 +1,18 @@
-"""Starting another program, with exactly the descriptors and the state that it is meant to have.
+"""What a supervisor has to know and to set of processes: limits, the environment, children, exit statuses.
 
-Responsible for fork, exec and what lies between them. Not for the life of the child afterwards: whoever
-spawns reaps. The subprocess module is not used: it cannot place descriptors, and it costs a long-lived
-wrapper a megabyte.
+Responsible for asking the kernel, one fact at a time. Starting a program is `child`'s.
 """
 
 import errno
 import fcntl
 import os
 import resource
-import select
 import signal
-import time
 
 from multibinder.errors import HaproxyError, reason_of
-from multibinder.process import open_fds, place, reset_signals
+from multibinder.process import open_fds
 
-PR_SET_PDEATHSIG = 1            # prctl(2), linux/prctl.h
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER = 36     # prctl(2), linux/prctl.h
 
 # Said by a service manager to its service, not to what that service starts; and haproxy's own notes to
 # itself over a re-exec, which would make a new one take itself for an old one.
@@ -51,104 +46,12 @@ def close_on_exec_all():
 
 def adopt_orphans():
     """Become the parent of grandchildren whose parent dies: workers of a haproxy that was killed."""
-    _prctl()(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def spawn(argv, fds=(), stderr=None, stdout=None, death_signal=None, group=False, environ=None):
-    """Start a program and return its PID (int).
-
-    `argv` is a list of str, whose first is looked up in PATH. `fds` maps the number in the child (from 3
-    on) to the descriptor here; apart from these and 0, 1, 2 the child has none. `stdout` and `stderr`
-    replace those two. `death_signal` is sent by the kernel to the child when this process dies;
-    `group` gives it a process group of its own, out of reach of a terminal's Ctrl-C. All descriptors
-    stay the caller's. Signal mask and dispositions of the child are the default ones: haproxy inherits
-    both. Raises HaproxyError when the program cannot be run.
-    """
-    fds = dict(fds)
-    parent = os.getpid()
-    environ = environment() if environ is None else environ
-    reader, writer = os.pipe()      # close-on-exec: its end without a byte says that exec succeeded
-    try:
-        pid = os.fork()
-    except OSError:
-        os.close(reader)
-        os.close(writer)
-        raise
-    if pid == 0:
-        try:
-            os.close(reader)
-            writer = place(fds, writer, stdout, stderr)
-            if group:
-                os.setpgid(0, 0)
-            restore_descriptor_limit()
-            if death_signal is not None:
-                die_with(parent, death_signal)
-            reset_signals()
-            os.execvpe(argv[0], argv, environ)
-        except OSError as error:
-            os.write(writer, str(error.errno or 0).encode())
-        except BaseException:
-            os.write(writer, b'0')
-        finally:
-            os._exit(127)
-    os.close(writer)
-    if group:
-        try:
-            os.setpgid(pid, pid)    # the child does the same; whoever is first, it is done on return
-        except OSError:
-            pass
-    with os.fdopen(reader, 'rb') as pipe:
-        failed = pipe.read()
-    if failed:
-        os.waitpid(pid, 0)
-        code = int(failed)
-        raise HaproxyError('cannot run {}: {}'.format(argv[0], os.strerror(code) if code else 'no reason known'))
-    return pid
-
-
-def die_with(parent, death_signal=signal.SIGKILL):
-    """In a forked child: let the kernel send `death_signal` when the process `parent` dies."""
-    _prctl()(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)         # it died before the kernel was asked to tell
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def environment():
     """Return what a child's environment (dict) is: ours, without what was meant for us only."""
     return {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
-
-
-def capture(argv, deadline, fds=()):
-    """Run a short program to its end. Returns (status, output): its exit status (int, negative for a
-    signal) and what it wrote to stdout and stderr (bytes). It is killed `deadline` seconds (float) from
-    now. Raises HaproxyError when it cannot be run or does not end."""
-    reader, writer = os.pipe()
-    end = time.monotonic() + deadline
-    pid = None
-    chunks = []
-    try:
-        try:
-            pid = spawn(argv, fds, stdout=writer, stderr=writer, death_signal=signal.SIGKILL)
-        finally:
-            os.close(writer)
-        poll = select.poll()
-        poll.register(reader, select.POLLIN)
-        while True:
-            left = end - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                raise HaproxyError('{} did not end in {:g} s'.format(' '.join(argv), deadline))
-            data = os.read(reader, 65536)
-            if not data:
-                break
-            chunks.append(data)
-        status = exit_status(os.waitpid(pid, 0)[1])
-        pid = None
-        return status, b''.join(chunks)
-    finally:
-        os.close(reader)
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
 
 
 def exit_status(wait_status):
@@ -201,10 +104,10 @@ def find_program(word):
     return None
 
 
-def _prctl():
-    """Return prctl(2). Called in forked children: ctypes would cost a wrapper half a megabyte for good."""
+def prctl(option, value):
+    """Call prctl(2). Above all for forked children: ctypes costs a wrapper half a megabyte for good."""
     import ctypes
-    return ctypes.CDLL(None, use_errno=True).prctl
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def _set_close_on_exec(fd):

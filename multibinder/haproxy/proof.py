@@ -1,12 +1,15 @@
-"""The proof that a launched haproxy serves, and that a retired one accepts no more: answers of its worker.
+"""The proof that a launched haproxy serves, and that a retired one accepts no more: answers on sockets that
+it inherits.
 
-Responsible for one socket that haproxy inherits as a command line of its own, and for the questions on
-it. The first one waits in it from before the launch; it is answered when, and not before, a worker has
-passed chroot and setuid and runs its event loop. haproxy's READY=1 says less: up to 3.0 the master sends
-it although the worker may be dead already (seen on 2.2, 2.6 and 3.0 with a chroot that does not exist).
+Responsible for these sockets and for the questions on them. The worker has one of its own, a stats socket
+out of a config of ours, in which a question waits from before the launch: it is answered when, and not
+before, a worker has passed chroot and setuid and runs its event loop. haproxy's READY=1 says less: up to
+3.0 the master sends it although the worker may be dead already (seen on 2.2, 2.6 and 3.0 with a chroot
+that does not exist).
 
-From 1.9 on it is the master's command line (-S), which passes a question on to the worker; before, a
-stats socket in a config of ours. Source: management guide, sections 9.3 and 9.4.
+From 1.9 on the master has a command line (-S), which passes a question on to the worker. It answers later
+than the worker, since up to 3.0 the master executes itself once more after the fork, and it goes on
+answering when a retired worker has closed its own socket. Source: management guide, sections 9.3 and 9.4.
 """
 
 import os
@@ -24,8 +27,8 @@ _ANSWER_MAX = 65536
 
 class Question(object):
     """A question on a connection of its own. `fileno()` gets readable with the answer; `closed` is true
-    once nothing more is to come. Then `served` says whether a worker answered that runs, `accepts`
-    whether it also takes connections, and `words` (str) what came at all."""
+    once nothing more is to come. `answered` says whether anything came, `served` whether a worker
+    answered that runs, `accepts` whether it also takes connections, and `words` (str) what came."""
 
     def __init__(self, path, text):
         """Ask `text` (bytes) of the command line at `path`. Raises OSError when nobody has it open."""
@@ -42,6 +45,10 @@ class Question(object):
 
     def fileno(self):
         return self._sock.fileno()
+
+    @property
+    def answered(self):
+        return self.closed or bool(self._received)
 
     @property
     def served(self):
@@ -74,75 +81,103 @@ class Question(object):
 
 
 class CommandLine(object):
-    """The command line of a haproxy that is about to be launched.
+    """The sockets of a haproxy that is about to be launched. `proof` is the Question that waits in the
+    worker's, `master` the one that waits in the master's, None before 1.9. Both are files that only this
+    process's user can connect to: they are an administrator's way into haproxy."""
 
-    `listener` is the socket.socket that haproxy has to inherit, ours to close; `proof` the Question that
-    waits in it. It is a file at `path` that only this process's user can connect to: it is an
-    administrator's way into haproxy.
-    """
-
-    def __init__(self, version, path, config_path):
-        """Make the socket for a haproxy of `version` (Version) at `path`; `config_path` is where a config
-        of ours may be written. Raises HaproxyError."""
-        self._through_master = version.has_master_cli
-        self._question = _MASTER_QUESTION if self._through_master else _WORKER_QUESTION
-        self._config_path = config_path
-        self.path = path
-        self.proof = None
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self, version, runtime, number, exposes=False):
+        """Make the sockets of generation `number` for a haproxy of `version` (Version), in `runtime` (a
+        RuntimeDirectory). With `exposes` the worker's hands out listeners, see worker_path. Raises
+        HaproxyError."""
+        self._worker_path = worker_path(runtime, number)
+        self._config_path = runtime.file('worker.{}.cfg'.format(number))
+        self._has_master = version.has_master_cli
+        self._path = runtime.file('cli.{}'.format(number)) if self._has_master else self._worker_path
+        self._exposes = exposes
+        self._keeps_worker = exposes or not self._has_master    # somebody will connect to it later
+        self._level = ('operator' if self._has_master else 'admin') + (' expose-fd listeners' if exposes else '')
+        self._listeners = []
+        self.proof = self.master = None
         try:
-            _unlink(path)
-            # Not an abstract name: anybody could connect to that.
-            mask = os.umask(0o177)
-            try:
-                self.listener.bind(path)
-            finally:
-                os.umask(mask)
-            self.listener.listen(16)
-            self.proof = self.ask()
+            self._listeners.append(_listen(self._worker_path))
+            self.proof = Question(self._worker_path, _WORKER_QUESTION)
+            if self._has_master:
+                self._listeners.append(_listen(self._path))
+                self.master = self.ask()
         except OSError as error:
             self.close()
-            raise HaproxyError('cannot make a command line for haproxy at {}: {}'.format(path, reason_of(error)))
+            raise HaproxyError('cannot make a command line for haproxy in {}: {}'.format(
+                runtime.path, reason_of(error)))
 
     def ask(self):
         """Return a new Question whether haproxy serves. Raises OSError when it has closed the socket."""
-        return Question(self.path, self._question)
+        return Question(self._path, _MASTER_QUESTION if self._has_master else _WORKER_QUESTION)
 
-    def words(self, number):
-        """Return the words (list of str) that let haproxy use the socket, which it inherits as descriptor
-        `number`. Raises HaproxyError."""
-        if self._through_master:
-            return ['-S', 'fd@{}'.format(number)]
+    def words(self, first):
+        """Return the words (list of str) that let haproxy use the sockets, which it inherits as descriptors
+        from the number `first` (int) on. Raises HaproxyError."""
         try:
             with open(self._config_path, 'w') as config:
-                config.write('# Written by multibinder: haproxy answers here once it serves.\n'
-                             'global\n    stats socket fd@{} level admin\n'.format(number))
+                config.write('# Written by multibinder: here haproxy answers it.\n'
+                             'global\n    stats socket fd@{} level {}\n'.format(first, self._level))
         except OSError as error:
             raise HaproxyError('cannot write {}: {}'.format(self._config_path, reason_of(error)))
-        return ['-f', self._config_path]
+        return (['-S', 'fd@{}'.format(first + 1)] if self._has_master else []) + ['-f', self._config_path]
+
+    def fds(self):
+        """Return the descriptors (list of int, the CommandLine's) that haproxy inherits, in the order of
+        their numbers."""
+        return [listener.fileno() for listener in self._listeners]
 
     def inherited(self):
-        """haproxy has been started: the listener is its own now."""
-        self.listener.close()
+        """haproxy has been started: the listeners are its own now."""
+        for listener in self._listeners:
+            listener.close()
 
     def publish(self, path):
         """haproxy serves: let `path` (str) lead to its command line, for people and their tools."""
         _unlink(self._config_path)
+        if not self._keeps_worker:
+            _unlink(self._worker_path)
         temporary = path + '.new'
         try:
             _unlink(temporary)
-            os.symlink(os.path.basename(self.path), temporary)
+            os.symlink(os.path.basename(self._path), temporary)
             os.rename(temporary, path)
         except OSError:
             pass        # a convenience; nothing here depends on it
 
     def close(self):
         """Close and remove all of it."""
-        if self.proof is not None:
-            self.proof.close()
-        self.listener.close()
-        _unlink(self.path)
-        _unlink(self._config_path)
+        for question in (self.proof, self.master):
+            if question is not None:
+                question.close()
+        self.inherited()
+        for path in (self._path, self._worker_path, self._config_path):
+            _unlink(path)
+
+
+def worker_path(runtime, number):
+    """Return the path (str) of the socket on which the worker of generation `number` answers itself."""
+    return runtime.file('worker.{}'.format(number))
+
+
+def _listen(path):
+    """Return a UNIX socket that listens at `path`, for this user only. Raises OSError."""
+    _unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Not an abstract name: anybody could connect to that.
+        mask = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
+        listener.listen(16)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _unlink(path):

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import sys
 
 from multibinder import log
 from multibinder.endpoint import Endpoint
@@ -106,7 +107,7 @@ class Job(object):
         """Take what has arrived of the report."""
         while not self.done:
             try:
-                data = os.read(self._reader, 1 << 20)
+                data = os.read(self._reader, 1 << 16)
             except BlockingIOError:
                 return
             if data:
@@ -149,8 +150,10 @@ class Job(object):
             raise TemplateError(*report['template'])
         if 'error' in report:
             raise ConfigFileError(report['error'])
-        # As they were read off Endpoints: nothing has to be checked again.
-        endpoints = [Endpoint(*fields) for fields in report['endpoints']]
+        # As they were read off Endpoints: nothing has to be checked again. They are kept for as long as the
+        # generation, and the same few words are in all of them.
+        endpoints = [Endpoint(sys.intern(kind), sys.intern(address), port, options)
+                     for kind, address, port, options in report['endpoints']]
         return Rendered(endpoints, report['warnings'], lines)
 
     @staticmethod
@@ -163,6 +166,7 @@ class Job(object):
             # renderer that hangs would keep open.
             close_all_but([writer])
             _send(writer, _report(sources, configs, name, clear, deadline))
+            os.close(writer)                # the end of a process takes a moment longer
             status = 0
         except BaseException as error:      # of a bug here, or of an engine that raises what it should not
             log.error('the renderer failed: {!r}'.format(error))

@@ -23,7 +23,8 @@ from multibinder.haproxy.state import ADDRESSES_FILE, FILE as STATE_FILE, remove
 
 RELOADS = (signal.SIGUSR2, signal.SIGHUP)
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-QUIET_SECONDS = 1.0     # a worker takes the signal within milliseconds; nothing breaks if it takes longer
+QUIET_SECONDS = 5.0     # a worker takes the signal within milliseconds; one that hangs must not hold up a reload
+SETTLE_SECONDS = 5.0    # for a master to answer whose worker does
 HURRY_SECONDS = 5.0     # a haproxy that was told to end at once has nothing to wait for
 EXIT_DIED = 3       # haproxy ended by itself with a status that means something else here
 
@@ -157,10 +158,12 @@ class Supervisor(object):
         self._unheld = list(launched.unheld)
         self._changed = time.time()
         write_state(self._runtime.file(ADDRESSES_FILE), [one.haproxy_address() for one in launched.endpoints])
+        # Whoever waits for the reload expects that all of the new generation runs, and that it gives the next answer.
+        yield from wait_for(lambda: (former is None or former.quiet) and self._serving.settled
+                            or not self._serving.alive, QUIET_SECONDS)
+        if not self._serving.alive:
+            return      # see _died
         log.info('{} of {} serves'.format(self._serving, self.name))
-        if former is not None:
-            # Whoever waits for the reload expects that the next answer is the new generation's.
-            yield from wait_for(lambda: former.quiet, QUIET_SECONDS)
         self._tell_state('READY=1', 'MAINPID={}'.format(os.getpid()))
 
     def _failed(self, error):
@@ -230,8 +233,12 @@ class Supervisor(object):
             for generation in self._old:
                 generation.hurry()
             self._stopping = 1
-        if self._settings.leave_on_stop or not self._old:
+        # One that has just been launched has to be told again once it is settled; see Generation.settled.
+        unsettled = [generation.retired + SETTLE_SECONDS for generation in self._old if not generation.settled]
+        if not self._old or self._settings.leave_on_stop and time.monotonic() >= max(unsettled or [0.0]):
             self._exit = 0
+        elif unsettled:
+            self._loop.at('settle', max(unsettled), lambda: None)
 
     def _clean_up(self):
         """Leave nothing behind but what still finishes by itself."""

@@ -78,7 +78,9 @@ def test_what_the_ruby_gem_sends_is_answered_in_one_message_with_one_descriptor(
         sock.sendall(b'{"method":"bind","params":[{"address":"192.0.2.1","port":80}]}')
         answer = json.loads(sock.recv(256).decode())
         assert answer['id'] is None and answer['error']['code'] == 10000
-        assert answer['error']['message'] == 'cannot bind tcp 192.0.2.1:80: Cannot assign requested address'
+        assert answer['error']['message'] == (
+            'cannot bind tcp 192.0.2.1:80: Cannot assign requested address (no interface of this host has it now; '
+            'the option freebind binds it all the same)')
 
 
 def test_252_endpoints_in_one_request_and_not_one_more():
@@ -208,7 +210,9 @@ def test_an_address_in_use_by_somebody_else_is_an_error_with_the_reason():
         port = foreign.getsockname()[1]
         with pytest.raises(ReplyError) as raised:
             client.bind('127.0.0.1', port)
-        assert str(raised.value) == 'cannot bind tcp 127.0.0.1:{}: Address already in use'.format(port)
+        assert str(raised.value) == (
+            'cannot bind tcp 127.0.0.1:{}: Address already in use ("ss -ltnp" shows by whom; "multibinderctl adopt" '
+            'takes it over from a process that serves)').format(port)
 
 
 def test_a_foreign_bind_to_a_held_address_fails():
@@ -392,7 +396,7 @@ def test_mode_and_group_of_the_control_socket():
 
 
 def test_readiness_and_the_fd_store_are_told_to_a_service_manager():
-    from multibinder.sdnotify import NotifySocket
+    from manager import NotifySocket
     port = free_port()
     manager = NotifySocket()
     told = []

@@ -1,10 +1,13 @@
 """An instance with a hand-written config and no template: real wrapper, real haproxy, real binder, under load."""
 
 import os
+import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
+import uuid
 
 import pytest
 
@@ -62,6 +65,9 @@ def test_reload_restart_and_every_crash_under_load(binder, files):
         before = listening(port) | listening(other)
         assert {one['inode'] for one in held(binder).values()} == before
         assert leased(binder) == {'tcp 127.0.0.1:{}'.format(port), 'tcp [::]:{}'.format(other)}
+        with open('/proc/sys/net/core/somaxconn') as file:
+            longest = int(file.read())
+        assert {one['backlog'] for one in held(binder).values()} == {longest}, 'and not the maxconn of haproxy'
         with Traffic(None, targets, backend=port_nobody_uses(), timeout=DEADLINE) as traffic:
             traffic.segment('reload')
             for name in ('two', 'three', 'four'):
@@ -259,3 +265,71 @@ def command(wrapper, text):
         sock.sendall(text.encode() + b'\n')
         return sock.recv(65536)
 
+
+# What the binder cannot hold: said once, and passed on in a reload all the same
+
+FORWARD = '''
+log-forward syslog
+    dgram-bind 127.0.0.1:{udp}
+    log 127.0.0.1:{sink} local0
+'''
+
+
+@pytest.fixture
+def namespace():
+    name = 'mb' + uuid.uuid4().hex[:8]
+    subprocess.check_call(['ip', 'netns', 'add', name])
+    try:
+        subprocess.check_call(['ip', '-n', name, 'link', 'set', 'lo', 'up'])
+        yield name
+    finally:
+        subprocess.check_call(['ip', 'netns', 'del', name])
+
+
+def inodes(port, kind, inside=()):
+    """Return the inodes (set of str) of the sockets at a port; `inside` is what runs a command there."""
+    shown = subprocess.check_output(list(inside) + ['ss', '-Hane', kind, 'sport', '=', ':{}'.format(port)],
+                                    universal_newlines=True, stderr=subprocess.DEVNULL)
+    return set(re.findall(r'\bino:([1-9]\d*)', shown))
+
+
+def test_datagrams(binder, files):
+    if VERSION < (2, 3):
+        pytest.skip('dgram-bind is of 2.3')
+    port, udp = port_nobody_uses(), port_nobody_uses()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink, \
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sink.bind(('127.0.0.1', 0))
+        sink.settimeout(DEADLINE)
+        write(files, ['127.0.0.1:{}'.format(port)])
+        files.write(files.read() + FORWARD.format(udp=udp, sink=sink.getsockname()[1]), files.config)
+        with Wrapper(files, binder.path) as wrapper:
+            before = inodes(udp, '-u')
+            assert len(before) == 1
+            for _ in range(3):
+                assert wrapper.reload() == (0, '')
+                until(lambda: inodes(udp, '-u') == before, 'the very same socket and no twin')
+                word = uuid.uuid4().hex
+                sender.sendto('<134>Nov 22 12:00:00 host test: {}'.format(word).encode(), ('127.0.0.1', udp))
+                assert word in sink.recv(2000).decode()
+            assert leased(binder) == {'tcp 127.0.0.1:{}'.format(port)}
+        assert wrapper.output.count('127.0.0.1:{} is a datagram socket'.format(udp)) == 1
+
+
+def test_a_network_namespace(binder, files, namespace):
+    port, hidden = port_nobody_uses(), port_nobody_uses()
+    binds = ['127.0.0.1:{}'.format(port), '127.0.0.1:{} namespace {}'.format(hidden, namespace)]
+    inside = ['ip', 'netns', 'exec', namespace]
+    write(files, binds)
+    with Wrapper(files, binder.path) as wrapper:
+        before = inodes(hidden, '-t', inside)
+        assert len(before) == 1
+        for word in ('two', 'three'):
+            write(files, binds, word)
+            assert wrapper.reload() == (0, '')
+            until(lambda: inodes(hidden, '-t', inside) == before, 'the very same listener and no twin')
+            assert answers(port) == {word}
+            assert subprocess.check_output(
+                inside + ['curl', '-sS', '--max-time', str(DEADLINE), 'http://127.0.0.1:{}/'.format(hidden)]) == word.encode()
+        assert leased(binder) == {'tcp 127.0.0.1:{}'.format(port)}
+    assert wrapper.output.count('127.0.0.1:{} is in another network namespace ({})'.format(hidden, namespace)) == 1

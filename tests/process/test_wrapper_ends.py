@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
+from manager import NotifySocket
 from running import DEADLINE, Binder, command_of, environment, free_port
-from wrapper_running import HAPROXY, Files, Wrapper, answer_in, ask, template, until
+from wrapper_running import HAPROXY, Files, Wrapper, answer_in, ask, refused, template, until
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from multibinder.haproxy.process import children_of     # noqa: E402
-from multibinder.sdnotify import NotifySocket           # noqa: E402
 
 
 @pytest.fixture
@@ -106,6 +106,20 @@ def test_second_stop_hurries(files, binder, port):
             wrapper.wait_for('stopping foo')
             wrapper.kill(signal.SIGTERM)
             assert wrapper.wait() == 0
+
+
+@pytest.mark.parametrize('on_stop', ['wait', 'leave'])
+def test_stop_at_the_very_moment_it_serves(files, binder, port, on_stop):
+    """A master that is executing itself once more hears no signal: it has to be told again."""
+    files.write(template([port]))
+    for _ in range(5):
+        wrapper = Wrapper(files, binder.path, MULTIBINDER_ON_STOP=on_stop)
+        until(lambda: not refused(port), 'the listener is there')
+        ask(port)       # waits in the queue until a worker runs
+        wrapper.kill(signal.SIGTERM)
+        assert wrapper.process.wait(DEADLINE) == 0
+        until(lambda: not wrapper.processes(), 'no haproxy is left')
+        wrapper.__exit__(None, None, None)
 
 
 def test_stop_that_leaves(files, binder, port):

@@ -72,7 +72,7 @@ def test_runtime_directory(folder, monkeypatch):
     runtime.make()
     assert runtime.file('x') == folder + '/a/x'
     assert stat.S_IMODE(os.stat(folder + '/a').st_mode) == 0o700
-    for name in ('cli', 'cli.7', 'proof.7.cfg', 'listeners.3', 'state', 'control', 'clients'):
+    for name in ('cli', 'cli.7', 'worker.7.cfg', 'worker.3', 'state', 'control', 'clients'):
         write(runtime.file(name))
     runtime.clean()
     assert sorted(os.listdir(folder + '/a')) == ['clients', 'control', 'state']

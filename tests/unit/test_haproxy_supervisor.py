@@ -1,6 +1,7 @@
 """What the supervisor decides: the parties are stand-ins, the decisions are the real ones."""
 
 import signal
+import time
 
 import pytest
 
@@ -19,6 +20,7 @@ class Generation(object):
         self.retired = None
         self.hurried = None
         self.quiet = False
+        self.settled = True
         self.told = []
 
     def __str__(self):
@@ -239,6 +241,19 @@ def test_stop_that_leaves(world):
     first = started(world)
     decide(world, signal.SIGTERM)
     assert first.told[-1] == 'retire' and world._exit == 0
+
+
+def test_stop_that_leaves_waits_for_a_master_that_hears(world):
+    """Of two signals, the first is lost by a master that is executing itself once more."""
+    world._settings.leave_on_stop = True
+    first = started(world)
+    first.settled = False
+    first.retire = lambda: (first.told.append('retire'), setattr(first, 'retired', time.monotonic()))
+    decide(world, signal.SIGTERM)
+    assert first.told[-1] == 'retire' and world._exit is None
+    first.settled = True
+    decide(world)
+    assert world._exit == 0
 
 
 def test_stop_during_a_reload(world):

@@ -15,16 +15,16 @@ from multibinder.haproxy.settings import Settings, SocketPath
 
 def test_few_descriptors_are_dense():
     layout = Layout(3)
-    assert layout.place([10, 11, 12], 9) == {3: 10, 4: 11, 5: 12, 6: 9}
-    assert Layout(0).place([], 9) == {3: 9}
+    assert layout.place([10, 11, 12], [9, 8]) == {3: 10, 4: 11, 5: 12, 6: 9, 7: 8}
+    assert Layout(0).place([], [9]) == {3: 9}
 
 
 def test_many_descriptors_leave_room_for_the_master():
     layout = Layout(FEW + 1)
-    placed = layout.place(list(range(1000, 1000 + FEW + 1)), 9)
-    assert placed[3] == 9
-    assert min(number for number in placed if number != 3) == 3 + FREE
-    assert len(placed) == FEW + 2
+    placed = layout.place(list(range(1000, 1000 + FEW + 1)), [9, 8])
+    assert placed[3] == 9 and placed[4] == 8
+    assert min(number for number in placed if number > 4) == 3 + FREE
+    assert len(placed) == FEW + 3
 
 
 def test_renumbering():
