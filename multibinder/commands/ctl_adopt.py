@@ -16,8 +16,10 @@ OFFER_SECONDS = 60.0
 
 def add_verbs(verbs):
     """Add the two verbs to multibinderctl's subparsers."""
-    one = verbs.add_parser('adopt', help='take over the listeners of a program that runs')
-    kinds = one.add_subparsers(dest='kind', metavar='FROM')
+    one = verbs.add_parser('adopt', help='take over the listeners of a program that runs',
+                           usage='multibinderctl adopt haproxy SOCKET [--hold]\n'
+                                 '       multibinderctl adopt pid PID [--hold]')
+    kinds = one.add_subparsers(dest='kind', metavar='FROM', prog='multibinderctl adopt')
     kinds.required = True
     kind = kinds.add_parser('haproxy', help='of a haproxy, from its stats socket with `expose-fd listeners`')
     kind.add_argument('source', metavar='SOCKET')

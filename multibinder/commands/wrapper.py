@@ -19,7 +19,8 @@ usage: {name} HAPROXY [OPTION...] -f TEMPLATE [-p PIDFILE]
 
 Runs haproxy on listeners of the binder and supervises it. TEMPLATE is
 NAME.cfg.tmpl, NAME.cfg.erb, NAME.cfg.mb, or NAME.cfg beside which one of these
-lies; the rendered config is NAME.cfg. Every other option is haproxy's own.
+lies; the rendered config is NAME.cfg. A NAME.cfg written by hand, with no
+template beside it, is run as it is. Every other option is haproxy's own.
 
   --wait-reload NAME  wait until no reload of the instance NAME is under way,
                       print why the last one failed, and return its status;

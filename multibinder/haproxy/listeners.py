@@ -121,14 +121,15 @@ class Listeners(object):
     def _sockets(self, client, others, endpoints):
         """Claim what is not held as asked; what is held has its lease on this connection."""
         # The same endpoint twice is one listener under two numbers; other options are the binder's to judge.
-        wanted = list({(endpoint.name, str(sorted(endpoint.options.items())) if endpoint.options else ''): endpoint
-                       for endpoint in endpoints}.values())
-        options = {endpoint: endpoint.options for endpoint in self.held}
+        wanted = list({(endpoint.name, str(sorted(endpoint.options.items()))) if endpoint.options else endpoint.name:
+                       endpoint for endpoint in endpoints}.values())
+        held = {endpoint: endpoint for endpoint in self.held}
         asked = []
         sockets = {}
         for endpoint in wanted:
-            if endpoint in self.held and endpoint not in others and options.get(endpoint) == endpoint.options:
-                sockets[endpoint] = self.held[endpoint]
+            former = held.get(endpoint)
+            if former is not None and endpoint not in others and former.options == endpoint.options:
+                sockets[former] = self.held[former]
             else:
                 asked.append(endpoint)
         # One at least, if only to see that the binder is there: a reload without it would leave an

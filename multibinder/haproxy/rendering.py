@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import sys
 
 from multibinder import log
 from multibinder.endpoint import Endpoint
@@ -150,10 +149,9 @@ class Job(object):
             raise TemplateError(*report['template'])
         if 'error' in report:
             raise ConfigFileError(report['error'])
-        # As they were read off Endpoints: nothing has to be checked again. They are kept for as long as the
-        # generation, and the same few words are in all of them.
-        endpoints = [Endpoint(sys.intern(kind), sys.intern(address), port, options)
-                     for kind, address, port, options in report['endpoints']]
+        # As they were read off Endpoints: nothing has to be checked again.
+        endpoints = [Endpoint(kind, address, port, options)
+                     for kind, address, options, ports in report['endpoints'] for port in ports]
         return Rendered(endpoints, report['warnings'], lines)
 
     @staticmethod
@@ -185,8 +183,14 @@ def _report(sources, configs, name, clear, deadline):
         return json.dumps({'template': [error.reason, error.path, error.line, error.text]}).encode('ascii') + b'\n'
     except Error as error:
         return json.dumps({'error': str(error)}).encode('ascii') + b'\n'
-    head = {'endpoints': [(endpoint.kind, endpoint.address, endpoint.port, endpoint.options)
-                          for endpoint in rendered.endpoints], 'warnings': rendered.warnings}
+    # Those that follow each other at one address are one row: a thousand of them are quick to read and small.
+    rows = []
+    for endpoint in rendered.endpoints:
+        row = [endpoint.kind, endpoint.address, endpoint.options]
+        if not rows or rows[-1][:3] != row:
+            rows.append(row + [[]])
+        rows[-1][3].append(endpoint.port)
+    head = {'endpoints': rows, 'warnings': rendered.warnings}
     return json.dumps(head).encode('ascii') + b'\n' + json.dumps(rendered.lines).encode('ascii')
 
 

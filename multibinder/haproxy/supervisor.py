@@ -23,7 +23,10 @@ from multibinder.haproxy.state import ADDRESSES_FILE, FILE as STATE_FILE, remove
 
 RELOADS = (signal.SIGUSR2, signal.SIGHUP)
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-QUIET_SECONDS = 5.0     # a worker takes the signal within milliseconds; one that hangs must not hold up a reload
+# A worker takes the signal within milliseconds; one that hangs must not hold up a reload. Before 1.9 one that
+# accepts no more cannot be told from one that does not answer.
+QUIET_SECONDS = 5.0
+QUIET_SECONDS_UNTOLD = 1.0
 SETTLE_SECONDS = 5.0    # for a master to answer whose worker does
 HURRY_SECONDS = 5.0     # a haproxy that was told to end at once has nothing to wait for
 EXIT_DIED = 3       # haproxy ended by itself with a status that means something else here
@@ -160,7 +163,8 @@ class Supervisor(object):
         write_state(self._runtime.file(ADDRESSES_FILE), [one.haproxy_address() for one in launched.endpoints])
         # Whoever waits for the reload expects that all of the new generation runs, and that it gives the next answer.
         yield from wait_for(lambda: (former is None or former.quiet) and self._serving.settled
-                            or not self._serving.alive, QUIET_SECONDS)
+                            or not self._serving.alive,
+                            QUIET_SECONDS if self._serving.version.has_master_cli else QUIET_SECONDS_UNTOLD)
         if not self._serving.alive:
             return      # see _died
         log.info('{} of {} serves'.format(self._serving, self.name))
