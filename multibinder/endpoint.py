@@ -87,6 +87,8 @@ class Endpoint(object):
         {"path", …}. Raises EndpointError."""
         if not isinstance(params, dict):
             raise EndpointError('an endpoint is an object with address and port, or with path, not {!r}'.format(params))
+        if len(params) == 2 and 'address' in params and 'port' in params:
+            return cls.tcp(params['address'], params['port'])      # nearly always
         rest = dict(params)
         if 'path' in rest:
             return cls.unix(rest.pop('path'), **rest)

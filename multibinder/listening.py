@@ -158,8 +158,14 @@ def drops_of(sock):
 
 def _bind_tcp(sock, endpoint):
     options = endpoint.options
-    ipv6 = endpoint.family() == socket.AF_INET6
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if options:
+        _set_options(sock, options)
+    sock.bind(endpoint.sockaddr())
+
+
+def _set_options(sock, options):
+    ipv6 = sock.family == socket.AF_INET6
     if ipv6 and options.get('v6only') is not None:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(options['v6only']))
     if options.get('freebind'):
@@ -171,7 +177,6 @@ def _bind_tcp(sock, endpoint):
         sock.setsockopt(level, option, 1)
     if 'interface' in options:
         sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, os.fsencode(options['interface']) + b'\0')
-    sock.bind(endpoint.sockaddr())
 
 
 def _bind_unix(sock, endpoint):

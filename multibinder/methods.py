@@ -104,8 +104,9 @@ class Methods(object):
         for listener in opened:
             self._watch(listener)
         fds = []
+        new = set(opened)
         for listener in listeners:
-            if not is_listening(listener.sock):
+            if listener not in new and not is_listening(listener.sock):
                 self.heal(listener)
             listener.handed_out += 1
             fds.append(listener.sock.fileno())
@@ -137,7 +138,10 @@ class Methods(object):
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
             # What compares equal is not the same to JSON (1, 1.0 and true), so only these are remembered.
-            if all(type(value) in (str, int) for value in one.values() if value is not True):
+            for value in one.values():
+                if value is not True and type(value) is not str and type(value) is not int:
+                    break
+            else:
                 self._known[key] = known
         return known
 

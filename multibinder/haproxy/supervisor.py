@@ -237,12 +237,16 @@ class Supervisor(object):
             for generation in self._old:
                 generation.hurry()
             self._stopping = 1
-        # One that has just been launched has to be told again once it is settled; see Generation.settled.
-        unsettled = [generation.retired + SETTLE_SECONDS for generation in self._old if not generation.settled]
-        if not self._old or self._settings.leave_on_stop and time.monotonic() >= max(unsettled or [0.0]):
+        if not self._old:
             self._exit = 0
-        elif unsettled:
-            self._loop.at('settle', max(unsettled), lambda: None)
+        elif self._settings.leave_on_stop:
+            # One that has just been launched has to be told again once it is settled; see Generation.settled.
+            until = max([generation.retired + SETTLE_SECONDS for generation in self._old if not generation.settled],
+                        default=0.0)
+            if time.monotonic() >= until:
+                self._exit = 0
+            else:
+                self._loop.at('settle', until, lambda: None)
 
     def _clean_up(self):
         """Leave nothing behind but what still finishes by itself."""

@@ -251,9 +251,18 @@ def test_stop_that_leaves_waits_for_a_master_that_hears(world):
     first.retire = lambda: (first.told.append('retire'), setattr(first, 'retired', time.monotonic()))
     decide(world, signal.SIGTERM)
     assert first.told[-1] == 'retire' and world._exit is None
-    first.settled = True
+    assert world._loop._timers['settle'][0] > time.monotonic(), 'it comes back to go all the same'
+    first.retired -= module.SETTLE_SECONDS
     decide(world)
     assert world._exit == 0
+
+
+def test_stop_that_waits_does_not_look_again_and_again(world):
+    first = started(world)
+    first.settled = False
+    first.retire = lambda: setattr(first, 'retired', time.monotonic() - module.SETTLE_SECONDS)
+    decide(world, signal.SIGTERM)
+    assert world._exit is None and not world._loop._timers
 
 
 def test_stop_during_a_reload(world):
