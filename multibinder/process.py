@@ -9,8 +9,6 @@ import resource
 import signal
 import time
 
-from multibinder import peer
-
 _REASON_MAX = 2000
 _JOB_QUESTIONS = 3      # a busy service manager may answer only at the second
 
@@ -168,7 +166,8 @@ def restart_is_due():
     """Tell whether systemd stops our unit in order to start it again, as far as it tells: (bool, why it is
     in doubt, str or None). True when in doubt: a file that is left costs less than a client that is
     refused."""
-    import subprocess
+    import subprocess       # here, since only a binder that stops needs both
+    from multibinder import peer
     unit = peer.unit_of(os.getpid())
     reason = None
     for _ in range(_JOB_QUESTIONS):

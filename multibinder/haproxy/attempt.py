@@ -10,7 +10,7 @@ import os
 
 from multibinder import log
 from multibinder.errors import HaproxyError, TemplateError
-from multibinder.haproxy import check, process, rendering
+from multibinder.haproxy import process, rendering
 from multibinder.haproxy.config import MARK, Pidfile, RenderedConfig, last_line
 from multibinder.haproxy.generation import Generation, child_to_be
 from multibinder.haproxy.instance import Source, no_template, source_of
@@ -167,6 +167,7 @@ def _proved(generation, rendered, settings):
     if generation.refused is not None and generation.alive:
         # The connection ends a moment before the process does, whose last words are the better reason.
         yield from wait_for(lambda: not generation.alive, 2.0)
+    from multibinder.haproxy import check       # here, since nearly every launch is proved
     said = '{} '.format(generation.version.text)
     status = 1
     if not generation.alive:

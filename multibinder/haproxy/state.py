@@ -4,7 +4,6 @@ Responsible for its format, for replacing it whole, and for finding the files of
 no protocol: a wrapper that is busy or gone keeps nobody waiting.
 """
 
-import glob
 import json
 import os
 
@@ -48,6 +47,7 @@ def read_states(prefix=None):
     """Return the states of all instances that run or died without a word, a list of dict, sorted by name.
     `prefix` (str) is what their runtime directories begin with. Each has `alive`: whether its wrapper
     is there."""
+    import glob     # here, since a wrapper only writes
     states = []
     prefix = os.environ.get('MULTIBINDER_RUNTIME_PREFIX', RUNTIME_PREFIX) if prefix is None else prefix
     for path in glob.glob(glob.escape(prefix) + '*/' + FILE):
