@@ -159,8 +159,8 @@ def _proved(generation, rendered, settings):
     def settled():
         return generation.ready or generation.refused is not None or not generation.alive
 
-    if generation.settles_after is not None:
-        yield from wait_for(settled, min(generation.settles_after, settings.start_timeout))
+    if generation.proved_after is not None:
+        yield from wait_for(settled, min(generation.proved_after, settings.start_timeout))
     yield from wait_for(settled, settings.start_timeout)
     if generation.ready:
         return

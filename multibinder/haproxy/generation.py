@@ -18,7 +18,7 @@ LINE_MAX = 65536
 READS_AT_ONCE = 16      # a haproxy that logs to stderr must not keep its supervisor from everything else
 # Before 1.8 a haproxy that does not answer (a wrapper script, an old build) is taken to serve when it has
 # lived for so long with a worker. From 1.8 on only an answer counts.
-SETTLED_SECONDS = 2.0
+LIVED_SECONDS = 2.0
 
 # What a master says, as an alert, when its worker has ended before it could be asked whether it still
 # accepts: the question is ours, and this is one of its answers.
@@ -82,7 +82,7 @@ class Generation(object):
     @property
     def ready(self):
         """Whether it is proved to serve. Before 1.8 a process that has lived with a worker for
-        SETTLED_SECONDS counts, too."""
+        LIVED_SECONDS counts, too."""
         return self.alive and (self._served or not self.version.has_master and self._has_lived())
 
     @property
@@ -110,9 +110,9 @@ class Generation(object):
         return self._quiet or not self.alive
 
     @property
-    def settles_after(self):
+    def proved_after(self):
         """How long after its start `ready` is worth another look without an event (seconds), or None."""
-        return None if self.version.has_master else SETTLED_SECONDS
+        return None if self.version.has_master else LIVED_SECONDS
 
     def publish(self, path):
         """It serves: `path` (str) leads to its command line from here on."""
@@ -175,7 +175,7 @@ class Generation(object):
         return process.children_of(self.pid)
 
     def _has_lived(self):
-        if time.monotonic() < self.started + SETTLED_SECONDS:
+        if time.monotonic() < self.started + LIVED_SECONDS:
             return False
         self._workers = self._find_workers()
         return bool(self._workers)
