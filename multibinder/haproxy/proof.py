@@ -93,7 +93,6 @@ class CommandLine(object):
         self._config_path = runtime.file('worker.{}.cfg'.format(number))
         self._has_master = version.has_master_cli
         self._path = runtime.file('cli.{}'.format(number)) if self._has_master else self._worker_path
-        self._exposes = exposes
         self._keeps_worker = exposes or not self._has_master    # somebody will connect to it later
         self._level = ('operator' if self._has_master else 'admin') + (' expose-fd listeners' if exposes else '')
         self._listeners = []
@@ -135,8 +134,8 @@ class CommandLine(object):
             listener.close()
 
     def publish(self, path):
-        """haproxy serves: let `path` (str) lead to its command line, for people and their tools."""
-        _unlink(self._config_path)
+        """haproxy serves: let `path` (str) lead to its command line, for people and their tools. The config
+        stays: a master that executes itself once more may look whether it is there."""
         if not self._keeps_worker:
             _unlink(self._worker_path)
         temporary = path + '.new'
